@@ -1,0 +1,252 @@
+"""Configuration: a strict YAML file read into frozen structs, with every mistake in it reported at once.
+
+Durations are seconds and sizes are bytes once read. What each setting means stands in docs/configuration.md.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from mlexporter import scalars
+from mlexporter.scalars import Scalar, format_duration, shown
+from mlexporter.strict_yaml import MAX_SIZE, ConfigError, ConfigProblem, Document, Items, KeyPath, key_path, read
+
+__all__ = [
+    "ColumnConfig",
+    "Config",
+    "ConfigError",
+    "ConfigProblem",
+    "DataConfig",
+    "DetectionConfig",
+    "DiscoveryConfig",
+    "LabelsConfig",
+    "LimitsConfig",
+    "ModelConfig",
+    "PredictionConfig",
+    "Window",
+    "default",
+    "load",
+    "parse",
+]
+
+Task = Literal["binary", "multiclass", "regression"]
+ColumnType = Literal["numeric", "categorical", "boolean"]
+
+_Text = Annotated[str, scalars.text(1, 128)]
+_ColumnName = Annotated[str, scalars.text(1, 256)]
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A span of time up to now; `label` is the value of the metrics' label ``window``, such as "24h"."""
+
+    seconds: float
+    label: str
+
+
+def _window() -> Scalar[Window]:
+    span = scalars.duration("1m", "31d")
+
+    def parse(value: str) -> Window:
+        seconds = span.parse(value)
+        padded = re.search(r"(?<![0-9])0", value)  # 01h, 1h0m
+        return Window(seconds, format_duration(seconds) if padded else value)
+
+    return Scalar(parse, span.accepts)
+
+
+class PredictionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How predictions are read: `threshold` is the score from which on a binary model says yes."""
+
+    threshold: Annotated[float, scalars.number(0, 1)] | None = None
+
+
+class LabelsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How true labels are joined: `horizon` is how long, in seconds, a prediction waits for its label."""
+
+    horizon: Annotated[float, scalars.duration("1m", "365d")] = 7 * 86400.0
+
+
+class ColumnConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of one column: its type, and whether categories keep their names when exported."""
+
+    type: ColumnType | None = None
+    export_names: bool = True
+
+
+class DataConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the columns of recorded data are called where they do not have the name of the field; None where they do."""
+
+    prediction: _ColumnName | None = None
+    label: _ColumnName | None = None
+    id: _ColumnName | None = None
+    version: _ColumnName | None = None
+    latency_seconds: _ColumnName | None = None
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one model. A relative `baseline` has been resolved against the folder of the file."""
+
+    name: _Text
+    version: _Text | None = None
+    task: Task | None = None
+    baseline: Annotated[Path, scalars.path()] | None = None
+    prediction: PredictionConfig = PredictionConfig()
+    labels: LabelsConfig = LabelsConfig()
+    columns: dict[_ColumnName, ColumnConfig] = {}
+    data: DataConfig = DataConfig()
+
+
+class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The drift alarm: seconds between false alarms, and the drift that is accepted, as Kullback-Leibler divergence."""
+
+    false_alarm_every: Annotated[float, scalars.duration("1h", "3650d")] = 30 * 86400.0
+    warn_tolerance: Annotated[float, scalars.number(0, 1)] = 0.001
+    page_tolerance: Annotated[float, scalars.number(0, 1)] = 0.02
+
+
+class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Learning models from their own traffic. `learn_period` is in seconds."""
+
+    enabled: bool = False
+    learn_samples: Annotated[int, scalars.whole(200, 1_000_000)] = 2000
+    learn_period: Annotated[float, scalars.duration("1s", "90d")] = 86400.0
+    max_models: Annotated[int, scalars.whole(1, 1000)] = 8
+    max_columns: Annotated[int, scalars.whole(1, 10_000)] = 200
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Caps that keep the exporter, and Prometheus behind it, within bounds."""
+
+    max_body_bytes: Annotated[int, scalars.size("1KiB", "1GiB")] = 16 * 1024**2
+    max_series: Annotated[int, scalars.whole(100, 10_000_000)] = 50_000
+    max_versions: Annotated[int, scalars.whole(1, 1000)] = 8
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    models: tuple[ModelConfig, ...] = ()
+    windows: Annotated[tuple[Annotated[Window, _window()], ...], Items(1, 5)] = (
+        Window(3600.0, "1h"),
+        Window(86400.0, "24h"),
+    )
+    detection: DetectionConfig = DetectionConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+
+def default() -> Config:
+    """Return the configuration for no file at all: no models, and whatever comes is learned from its traffic."""
+    return Config(discovery=DiscoveryConfig(enabled=True))
+
+
+def load(path: Path) -> Config:
+    """Read the file at `path`. Raises ConfigError, also where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SIZE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise _whole_file(path, f"cannot be read: {reason}") from error
+    if len(content) > MAX_SIZE:
+        raise _whole_file(path, f"larger than {MAX_SIZE} bytes; no configuration is")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode().rpartition("\n")
+        line = before[0].count("\n") + (2 if before[1] else 1)
+        message = f"not UTF-8: the byte 0x{content[error.start]:02x}; save the file as UTF-8"
+        raise ConfigError(str(path), (ConfigProblem("", line, len(before[2]) + 1, message),)) from error
+    return parse(text, name=str(path), folder=path.parent)
+
+
+def parse(text: str, *, name: str, folder: Path = Path()) -> Config:
+    """Read `text`; `name` stands before each error, and relative file names start from `folder`.
+
+    Raises ConfigError with every problem that the text has.
+    """
+    document = read(text, Config, name=name)
+    if not document.stopped:
+        _check_models(document)
+        _check_windows(document)
+        _check_tolerances(document)
+    config = document.result()
+    models = tuple(
+        msgspec.structs.replace(model, baseline=folder / model.baseline) if model.baseline else model
+        for model in config.models
+    )
+    return msgspec.structs.replace(config, models=models)
+
+
+def _whole_file(path: Path, message: str) -> ConfigError:
+    return ConfigError(str(path), (ConfigProblem("", 0, 0, message),))
+
+
+def _check_models(document: Document[Config]) -> None:
+    first: dict[tuple[str, str | None], KeyPath] = {}
+    for model in document.items(("models",)):
+        _check_baseline(document, model)
+        _check_threshold(document, model)
+        _check_data(document, model)
+        name, version = document.get((*model, "name")), document.get((*model, "version"))
+        if name is None or document.failed((*model, "version")):
+            continue
+        if (before := first.setdefault((name, version), model)) != model:
+            which = (
+                f"{shown(name)}, version {shown(version)}," if version is not None else f"{shown(name)} with no version"
+            )
+            message = f"{which} is {key_path(before)} already; give each entry of a model another version"
+            document.refuse((*model, "name"), message)
+
+
+def _check_baseline(document: Document[Config], model: KeyPath) -> None:
+    section: KeyPath = ("discovery",)
+    enabled = document.get((*section, "enabled"))
+    if enabled or (enabled is None and document.failed(section)):  # perhaps it is meant to be on, but misspelt
+        return
+    path = (*model, "baseline")
+    if document.is_mapping(model) and document.get(path) is None and not document.failed(path):
+        document.refuse(
+            path,
+            "missing, and discovery is off; give a file that `mlexporter baseline build` has written, "
+            "or set discovery.enabled: true to learn one from the model's traffic",
+        )
+
+
+def _check_threshold(document: Document[Config], model: KeyPath) -> None:
+    path = (*model, "prediction", "threshold")
+    task = document.get((*model, "task"))
+    if document.get(path) is not None and task not in (None, "binary"):
+        document.refuse(path, f"of no use with task {task}; leave it out, or set task: binary")
+
+
+def _check_data(document: Document[Config], model: KeyPath) -> None:
+    first: dict[str, str] = {}
+    for field in DataConfig.__struct_fields__:
+        path = (*model, "data", field)
+        column = document.get(path)
+        if column is not None and (before := first.setdefault(column, field)) != field:
+            document.refuse(path, f"{shown(column)} is the column of {before} already; name another")
+
+
+def _check_windows(document: Document[Config]) -> None:
+    first: dict[float, KeyPath] = {}
+    for path in document.items(("windows",)):
+        window = document.get(path)
+        if window is not None and (before := first.setdefault(window.seconds, path)) != path:
+            document.refuse(path, f"{window.label} is {key_path(before)} already; name each window once")
+
+
+def _check_tolerances(document: Document[Config]) -> None:
+    warn, page = ("detection", "warn_tolerance"), ("detection", "page_tolerance")
+    if document.failed(warn) or document.failed(page):
+        return
+    least = document.get(warn, DetectionConfig().warn_tolerance)
+    most = document.get(page, DetectionConfig().page_tolerance)
+    if least >= most:
+        path = page if page in document.places else warn
+        document.refuse(
+            path, f"page_tolerance {most:g} is not above warn_tolerance {least:g}; pages are for larger drift"
+        )

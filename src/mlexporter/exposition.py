@@ -1,0 +1,241 @@
+"""A snapshot to the text that Prometheus scrapes.
+
+The text of a series, its name and labels, is encoded once per baseline; a scrape only writes numbers. The result is
+byte for byte what prometheus_client writes for the same families, which a test holds it to.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress, pairwise
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from prometheus_client.utils import floatToGoString
+
+from mlexporter import metrics
+from mlexporter.baseline import NumericColumn
+from mlexporter.binning import Binner
+from mlexporter.edges import Floats, Ints
+from mlexporter.labels import bin_labels
+from mlexporter.metrics import Metric
+from mlexporter.registry import LATENCY_BUCKETS
+from mlexporter.snapshot import Latency, Monitor, Snapshot, VersionSnapshot
+
+_WINDOW_METRICS = (
+    metrics.WINDOW_SAMPLES, metrics.PSI, metrics.PSI_NOISE_FLOOR, metrics.JS_DISTANCE, metrics.HELLINGER_DISTANCE,
+    metrics.KS_DISTANCE, metrics.WASSERSTEIN, metrics.MISSING_RATIO, metrics.OUT_OF_RANGE_RATIO,
+    metrics.NEW_CATEGORY_RATIO,
+)  # fmt: skip
+_WINDOW_FIELDS = (
+    "samples", "psi", "psi_noise_floor", "js_distance", "hellinger_distance", "ks_distance", "wasserstein_stddevs",
+    "missing_ratio", "out_of_range_ratio", "new_category_ratio",
+)  # fmt: skip
+
+
+def _go(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def prefix(name: str, labels: Mapping[str, str]) -> bytes:
+    """A line up to its number, with the end of the line before it."""
+    text = ",".join(f'{key}="{_escape(value)}"' for key, value in sorted(labels.items()))
+    return f"\n{name}{{{text}}} ".encode("utf-8", "replace") if text else f"\n{name} ".encode()
+
+
+def numbers(values: Floats) -> list[bytes]:
+    """Numbers as prometheus_client writes them.
+
+    >>> numbers(np.array([3.0, 0.25, 12345678.0, 1e-05, np.inf]))
+    [b'3.0', b'0.25', b'1.2345678e+07', b'1e-05', b'+Inf']
+    """
+    if not len(values):
+        return []
+    texts = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    # orjson writes the same shortest digits, but large and small numbers in another notation, and infinity as null
+    size = np.abs(values)
+    for i in np.flatnonzero(~((size >= 1e-4) & (size < 1e6) | (size == 0))).tolist():
+        texts[i] = _go(values[i]).encode()
+    return texts
+
+
+def header(metric: Metric, *, openmetrics: bool) -> bytes:
+    """The HELP and TYPE lines of a family."""
+    name = metric.name.removesuffix("_total") if openmetrics and metric.type == "counter" else metric.name
+    return f"\n# HELP {name} {metric.help}\n# TYPE {name} {metric.type}".encode()
+
+
+class _HistogramLines:
+    """Lines of one metric's histograms, and where their counts lie in a flat vector of bins."""
+
+    def __init__(self, binner: Binner, labels: Mapping[str, str]) -> None:
+        name = metrics.COLUMN_VALUE.name
+        self.prefixes: list[bytes] = []
+        begins: list[int] = []
+        ends: list[int] = []
+        self._sums_at: list[int] = []
+        for i, column in enumerate(binner.numeric):
+            own = {**labels, "role": column.role.value, "column": column.name}
+            begin = int(binner.offsets[i])
+            missing = int(binner.offsets[i + 1]) - 1
+            for edge in _bucket_edges(column):
+                le = _go(column.edges[edge])
+                self.prefixes.append(prefix(f"{name}_bucket", {**own, "le": le}))
+                begins.append(begin)
+                ends.append(begin + edge + 1)
+            for suffix, le_label in (("_bucket", {"le": "+Inf"}), ("_count", {}), ("_sum", {})):
+                self.prefixes.append(prefix(f"{name}{suffix}", {**own, **le_label}))
+                begins.append(begin)
+                ends.append(missing)
+            self._sums_at.append(len(self.prefixes) - 1)
+        self._begins, self._ends = np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
+        self._columns = [int(offset) for offset in binner.offsets[: len(binner.numeric)]]
+
+    def values(self, bins: Ints, sums: Floats) -> Floats:
+        """The numbers of the lines."""
+        if not self.prefixes:
+            return np.empty(0)
+        cumulative = np.concatenate([[0], np.cumsum(bins)])
+        values: Floats = (cumulative[self._ends] - cumulative[self._begins]).astype(np.float64)
+        values[self._sums_at] = np.add.reduceat(sums, self._columns)
+        return values
+
+
+def _bucket_edges(column: NumericColumn) -> Iterator[int]:
+    """Edges that become buckets: not the lowest, and not one that only sets an atom apart."""
+    for i, following in pairwise((*column.coarse[1:], None)):
+        assert i is not None
+        if following is None or np.nextafter(column.edges[i], np.inf) != column.edges[following]:
+            yield i
+
+
+class _VersionLines:
+    """The text of all series of one model version with a baseline."""
+
+    def __init__(self, snapshot: VersionSnapshot, monitor: Monitor) -> None:
+        self.monitor = monitor
+        labels = {"model": snapshot.model, "version": snapshot.version}
+        columns = [{**labels, "role": column.role.value, "column": column.name} for column in monitor.binner.columns]
+        bins = [
+            {**own, "bin": label}
+            for own, column in zip(columns, monitor.binner.columns, strict=True)
+            for label in bin_labels(column, export_names=column.name not in snapshot.hidden)
+        ]
+        self.bins = [prefix(metrics.COLUMN_BIN.name, own) for own in bins]
+        self.ratios = [prefix(metrics.COLUMN_BASELINE_RATIO.name, own) for own in bins]
+        self.invalid = [prefix(metrics.VALUES_INVALID.name, own) for own in columns]
+        self.histogram = _HistogramLines(monitor.binner, labels)
+        self.windows = [
+            [[prefix(metric.name, {**own, "window": window}) for own in columns] for metric in _WINDOW_METRICS]
+            for window, _, _ in snapshot.windows
+        ]
+
+
+class _Family:
+    """Lines of one family as they come together."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def add(self, prefixes: Sequence[bytes], values: Floats) -> None:
+        """Lines with their numbers; NaN is absent."""
+        absent = np.isnan(values)
+        if absent.any():
+            present: NDArray[np.bool_] = ~absent
+            prefixes, values = list(compress(prefixes, present.tolist())), values[present]
+        parts: list[bytes] = [b""] * (2 * len(prefixes))
+        parts[::2] = prefixes
+        parts[1::2] = numbers(values)
+        self.parts += parts
+
+    def add_one(self, name: str, labels: Mapping[str, str], value: float) -> None:
+        """One line."""
+        self.parts += (prefix(name, labels), _go(value).encode())
+
+
+class Exposition:
+    """Writes pages. Safe to call from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, str], _VersionLines] = {}
+
+    def page(self, snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
+        """The families of all models, in the order of `metrics.MODEL_METRICS`, without an end-of-file mark."""
+        families = {metric.name: _Family() for metric in metrics.MODEL_METRICS}
+        lines: dict[tuple[str, str], _VersionLines] = {}
+        for version in snapshot.versions:
+            key = (version.model, version.version)
+            self._add_version(families, version)
+            if version.monitor is not None:
+                known = self._lines.get(key)
+                fits = known is not None and known.monitor.binner is version.monitor.binner
+                lines[key] = known if fits and known is not None else _VersionLines(version, version.monitor)
+                self._add_columns(families, version, lines[key])
+        self._lines = lines
+        text: list[bytes] = []
+        for metric in metrics.MODEL_METRICS:
+            text.append(header(metric, openmetrics=openmetrics))
+            text += families[metric.name].parts
+        text.append(b"\n")
+        return b"".join(text)[1:]
+
+    @staticmethod
+    def _add_version(families: Mapping[str, _Family], version: VersionSnapshot) -> None:
+        """Families with one series, or one histogram, per version."""
+        labels = {"model": version.model, "version": version.version}
+
+        def add(metric: Metric, value: float, more: Mapping[str, str] | None = None) -> None:
+            families[metric.name].add_one(metric.name, {**labels, **(more or {})}, value)
+
+        add(metrics.SAMPLES, version.samples)
+        add(metrics.INFERENCE_ERRORS, version.errors)
+        add(metrics.VALUES_UNKNOWN_COLUMN, version.unknown)
+        if version.last_sample is not None:
+            add(metrics.LAST_SAMPLE, version.last_sample)
+        if version.monitor is not None and version.reference is not None:
+            baseline = version.monitor.baseline
+            add(
+                metrics.MODEL_INFO,
+                1.0,
+                {
+                    "task": version.task,
+                    "baseline_hash": "provisional" if baseline.provisional else baseline.hash,
+                    "baseline_source": baseline.source,
+                },
+            )
+            add(metrics.BASELINE_ROWS, version.reference.rows)
+        _add_latency(families[metrics.INFERENCE_DURATION.name], labels, version.latency)
+
+    @staticmethod
+    def _add_columns(families: Mapping[str, _Family], version: VersionSnapshot, lines: _VersionLines) -> None:
+        """Families with series per column."""
+        statistician = lines.monitor.statistician
+        assert version.reference is not None
+        assert version.counts is not None
+        counts = version.counts
+        families[metrics.COLUMN_BIN.name].add(lines.bins, statistician.exported(counts.bins).astype(np.float64))
+        families[metrics.COLUMN_BASELINE_RATIO.name].add(lines.ratios, statistician.baseline_ratios(version.reference))
+        families[metrics.VALUES_INVALID.name].add(lines.invalid, counts.invalid.astype(np.float64))
+        families[metrics.COLUMN_VALUE.name].add(
+            lines.histogram.prefixes, lines.histogram.values(counts.bins, counts.sums)
+        )
+        for (_, bins, sums), by_metric in zip(version.windows, lines.windows, strict=True):
+            statistics = statistician.compute(version.reference, bins, sums)
+            for metric, field, prefixes in zip(_WINDOW_METRICS, _WINDOW_FIELDS, by_metric, strict=True):
+                families[metric.name].add(prefixes, getattr(statistics, field))
+
+
+def _add_latency(family: _Family, labels: Mapping[str, str], latency: Latency) -> None:
+    name = metrics.INFERENCE_DURATION.name
+    cumulative = np.cumsum(latency.counts).tolist()
+    for bucket, count in zip(_latency_buckets(), cumulative, strict=True):
+        family.add_one(f"{name}_bucket", {**labels, "le": bucket}, count)
+    family.add_one(f"{name}_count", labels, cumulative[-1])
+    family.add_one(f"{name}_sum", labels, latency.sum)
+
+
+def _latency_buckets() -> Iterable[str]:
+    return (*(_go(bucket) for bucket in LATENCY_BUCKETS), "+Inf")

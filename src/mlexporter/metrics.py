@@ -1,0 +1,155 @@
+"""Every metric as data. The page, the documentation, rules and dashboards are held to this table by tests."""
+
+from typing import Final, Literal
+
+import msgspec
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One metric family.
+
+    Attributes:
+        name: with `_total` for a counter.
+        type: as Prometheus has it.
+        help: one sentence.
+        labels: names, in the order in which values are given.
+
+    """
+
+    name: str
+    type: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_VERSION: Final = ("model", "version")
+_COLUMN: Final = (*_VERSION, "role", "column")
+_BIN: Final = (*_COLUMN, "bin")
+_WINDOW: Final = (*_COLUMN, "window")
+
+SAMPLES = Metric("mlexporter_samples_total", "counter", "Accepted samples.", _VERSION)
+LAST_SAMPLE = Metric(
+    "mlexporter_last_sample_timestamp_seconds", "gauge", "Unix time of the last accepted sample.", _VERSION
+)
+MODEL_INFO = Metric(
+    "mlexporter_model_info",
+    "gauge",
+    "Always 1; what the model version is compared with.",
+    (*_VERSION, "task", "baseline_hash", "baseline_source"),
+)
+BASELINE_ROWS = Metric("mlexporter_baseline_rows", "gauge", "Rows that the baseline was built from.", _VERSION)
+COLUMN_BIN = Metric("mlexporter_column_bin_total", "counter", "Values per bin of a column.", _BIN)
+COLUMN_BASELINE_RATIO = Metric(
+    "mlexporter_column_baseline_ratio",
+    "gauge",
+    "Share of a bin in the baseline, smoothed: (k + 0.5) / (m + 0.5 B).",
+    _BIN,
+)
+COLUMN_VALUE = Metric(
+    "mlexporter_column_value",
+    "histogram",
+    "Values of a numeric column; buckets end at the baseline's deciles.",
+    _COLUMN,
+)
+WINDOW_SAMPLES = Metric(
+    "mlexporter_column_window_samples", "gauge", "Samples in the window, missing values among them.", _WINDOW
+)
+PSI = Metric(
+    "mlexporter_column_psi",
+    "gauge",
+    "Population stability index against the baseline, over its deciles or categories.",
+    _WINDOW,
+)
+PSI_NOISE_FLOOR = Metric(
+    "mlexporter_column_psi_noise_floor",
+    "gauge",
+    "What the population stability index stays under in 999 of 1000 looks where nothing drifted.",
+    _WINDOW,
+)
+JS_DISTANCE = Metric(
+    "mlexporter_column_js_distance",
+    "gauge",
+    "Jensen-Shannon distance to the baseline, natural logarithm, over all exported bins.",
+    _WINDOW,
+)
+HELLINGER_DISTANCE = Metric(
+    "mlexporter_column_hellinger_distance",
+    "gauge",
+    "Hellinger distance to the baseline, over all exported bins.",
+    _WINDOW,
+)
+KS_DISTANCE = Metric(
+    "mlexporter_column_ks_distance",
+    "gauge",
+    "Kolmogorov-Smirnov distance of a numeric column to the baseline, at the edges of the fine bins.",
+    _WINDOW,
+)
+WASSERSTEIN = Metric(
+    "mlexporter_column_wasserstein_stddevs",
+    "gauge",
+    "Wasserstein distance of a numeric column to the baseline, in baseline standard deviations.",
+    _WINDOW,
+)
+MISSING_RATIO = Metric("mlexporter_column_missing_ratio", "gauge", "Share of samples without a value.", _WINDOW)
+OUT_OF_RANGE_RATIO = Metric(
+    "mlexporter_column_out_of_range_ratio",
+    "gauge",
+    "Share of samples with a value below the baseline's minimum or above its maximum.",
+    _WINDOW,
+)
+NEW_CATEGORY_RATIO = Metric(
+    "mlexporter_column_new_category_ratio", "gauge", "Share of samples with a category the baseline never saw.", _WINDOW
+)
+VALUES_INVALID = Metric(
+    "mlexporter_values_invalid_total", "counter", "Values of the wrong type; they count as missing.", _COLUMN
+)
+VALUES_UNKNOWN_COLUMN = Metric(
+    "mlexporter_values_unknown_column_total",
+    "counter",
+    "Values in columns that the baseline does not have; they are ignored.",
+    _VERSION,
+)
+INFERENCE_DURATION = Metric(
+    "mlexporter_inference_duration_seconds", "histogram", "Latency of the model, as the samples tell it.", _VERSION
+)
+INFERENCE_ERRORS = Metric("mlexporter_inference_errors_total", "counter", "Samples that carry an error.", _VERSION)
+
+# What the exporter tells of itself.
+SAMPLES_REJECTED = Metric(
+    "mlexporter_samples_rejected_total",
+    "counter",
+    "Samples refused, by reason; a request refused as a whole counts once.",
+    ("reason",),
+)
+HTTP_REQUESTS = Metric(
+    "mlexporter_http_requests_total", "counter", "HTTP requests answered.", ("handler", "method", "code")
+)
+HTTP_DURATION = Metric(
+    "mlexporter_http_request_duration_seconds", "histogram", "Time to answer an HTTP request.", ("handler",)
+)
+BUILD_INFO = Metric("mlexporter_build_info", "gauge", "Always 1; what runs here.", ("version", "pythonversion"))
+RELOAD_SUCCESSFUL = Metric(
+    "mlexporter_config_last_reload_successful", "gauge", "Whether the last load of the configuration succeeded."
+)
+RELOAD_TIMESTAMP = Metric(
+    "mlexporter_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "Unix time of the last successful load of the configuration.",
+)
+SERIES = Metric("mlexporter_series", "gauge", "Series of the models on this page; limits.max_series bounds it.")
+SCRAPE_DURATION = Metric(
+    "mlexporter_scrape_duration_seconds",
+    "histogram",
+    "Time to snapshot the counts, compute the statistics and write the page.",
+)
+
+MODEL_METRICS: Final = (
+    SAMPLES, LAST_SAMPLE, MODEL_INFO, BASELINE_ROWS, COLUMN_BIN, COLUMN_BASELINE_RATIO, COLUMN_VALUE, WINDOW_SAMPLES,
+    PSI, PSI_NOISE_FLOOR, JS_DISTANCE, HELLINGER_DISTANCE, KS_DISTANCE, WASSERSTEIN, MISSING_RATIO, OUT_OF_RANGE_RATIO,
+    NEW_CATEGORY_RATIO, VALUES_INVALID, VALUES_UNKNOWN_COLUMN, INFERENCE_DURATION, INFERENCE_ERRORS,
+)  # fmt: skip
+EXPORTER_METRICS: Final = (
+    SAMPLES_REJECTED, HTTP_REQUESTS, HTTP_DURATION, BUILD_INFO, RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, SERIES,
+    SCRAPE_DURATION,
+)  # fmt: skip
+ALL: Final = (*MODEL_METRICS, *EXPORTER_METRICS)

@@ -1,0 +1,211 @@
+"""Which models and versions there are: configured, discovered or rolled out, and the caps on all of them.
+
+Nothing here locks: the store calls it under its lock.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from mlexporter.baseline import Baseline
+from mlexporter.binning import Counts
+from mlexporter.budget import PER_VERSION, series_of
+from mlexporter.config import Config, ModelConfig
+from mlexporter.config import Window as WindowConfig
+from mlexporter.edges import Ints
+from mlexporter.learning import Learner
+from mlexporter.samples import Batch, Reason, Rejection
+from mlexporter.snapshot import Monitor
+from mlexporter.window import Window
+
+UNVERSIONED: Final = "unversioned"
+LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Version:
+    """The state of one model version.
+
+    Attributes that are not plain counters:
+        config: of the model, if it is configured; `configured` tells whether this very version is.
+        pending: batches that wait to be counted.
+        folding: how many threads are counting batches taken from it.
+        learner: collects samples while there is no baseline; `learns` stays true once there is one.
+        refused: why no samples are taken any more.
+
+    """
+
+    def __init__(self, model: str, name: str, config: ModelConfig | None, *, configured: bool) -> None:
+        self.model = model
+        self.name = name
+        self.config = config
+        self.configured = configured
+        self.series = PER_VERSION
+        self.samples = self.errors = self.unknown = 0
+        self.first_sample: float | None = None
+        self.last_sample: float | None = None
+        self.latency_counts: Ints = np.zeros(len(LATENCY_BUCKETS) + 1, dtype=np.int64)
+        self.latency_sum = 0.0
+        self.pending: list[Batch] = []
+        self.pending_rows = self.pending_bytes = 0
+        self.folding = 0
+        self.learner: Learner | None = None
+        self.learns = False
+        self.monitor: Monitor | None = None
+        self.counts: Counts | None = None
+        self.windows: list[tuple[str, Window]] = []
+        self.refused: Rejection | None = None
+
+    def accept(self, batch: Batch, now: float) -> None:
+        """Append a batch to what waits to be counted."""
+        self.errors += batch.errors
+        self.last_sample = now
+        if self.first_sample is None:
+            self.first_sample = now
+        self.pending.append(batch)
+        self.pending_rows += batch.size
+        self.pending_bytes += batch.weight
+
+    def take(self) -> list[Batch]:
+        """What waits to be counted, which is empty then."""
+        taken, self.pending = self.pending, []
+        self.pending_rows = self.pending_bytes = 0
+        return taken
+
+    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig]) -> None:
+        """Begin to count against a baseline. Every bin is there, at 0."""
+        self.monitor = monitor
+        self.learner = None
+        self.counts = monitor.binner.zero()
+        self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
+
+
+class Registry:
+    """All model versions, made from the configuration and from what requests name, within hard caps.
+
+    Args:
+        config: models, windows, discovery and limits.
+        baselines: of the configured models that have one, by (name, version).
+
+    """
+
+    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline]) -> None:
+        self._config = config
+        self._models: dict[str, dict[str, Version]] = {}
+        self.series = 0
+        for model in config.models:
+            version = self._add(model.name, model.version or UNVERSIONED, model, configured=True)
+            baseline = baselines.get((model.name, model.version or UNVERSIONED))
+            if baseline is not None:
+                self.watch(version, Monitor.of(baseline))
+            else:
+                self._learn_from(version)
+
+    def __iter__(self) -> Iterator[Version]:
+        """All versions by model and name."""
+        for model in sorted(self._models):
+            for name in sorted(self._models[model]):
+                yield self._models[model][name]
+
+    def versions_of(self, model: str) -> list[Version]:
+        """All versions of one model, oldest first."""
+        return list(self._models[model].values())
+
+    def resolve(self, model: str | None, version: str | None, now: float) -> Version | Rejection:
+        """The version that a batch belongs to, made if need be; under the lock."""
+        if model is None:
+            if len(self._models) != 1:
+                known = ", ".join(sorted(self._models)) or "none yet"
+                return Rejection(
+                    0, Reason.UNKNOWN_MODEL, f'"model" is needed unless exactly one is known; known: {known}'
+                )
+            model = next(iter(self._models))
+        versions = self._models.get(model)
+        if versions is None:
+            return self._discover(model, version or UNVERSIONED, now)
+        if version is None:
+            version = self._default_version(versions)
+        found = versions.get(version)
+        return found if found is not None else self._roll_out(model, versions, version, now)
+
+    @staticmethod
+    def _default_version(versions: dict[str, Version]) -> str:
+        """The version of samples that carry none: the first one that is configured, else the only one there is."""
+        configured = [name for name, version in versions.items() if version.configured]
+        if configured:
+            return configured[0]
+        return next(iter(versions)) if len(versions) == 1 else UNVERSIONED
+
+    def _discover(self, model: str, version: str, now: float) -> Version | Rejection:
+        discovery = self._config.discovery
+        if not discovery.enabled:
+            known = ", ".join(sorted(self._models)) or "none"
+            return Rejection(0, Reason.UNKNOWN_MODEL, f"model {model!r} is not configured; known: {known}")
+        configured = {entry.name for entry in self._config.models}
+        if sum(name not in configured for name in self._models) >= discovery.max_models:
+            return Rejection(
+                0, Reason.MODEL_LIMIT, f"model {model!r} is one more than discovery.max_models ({discovery.max_models})"
+            )
+        refused = self.room_for(PER_VERSION)
+        if refused is not None:
+            return refused
+        return self._learn_from(self._add(model, version, None, configured=False))
+
+    def _roll_out(self, model: str, versions: dict[str, Version], version: str, now: float) -> Version | Rejection:
+        """A new version of a known model: under its own label, against the model's newest baseline."""
+        most = self._config.limits.max_versions
+        if len(versions) >= most and not self._retire(versions, now):
+            return Rejection(
+                0, Reason.VERSION_LIMIT, f"version {version!r} is one more than limits.max_versions ({most})"
+            )
+        monitors = [known.monitor for known in versions.values() if known.monitor is not None]
+        windows = len(self._config.windows)
+        refused = self.room_for(series_of(monitors[-1].baseline.columns, windows) if monitors else PER_VERSION)
+        if refused is not None:
+            return refused
+        config = next((known.config for known in versions.values() if known.config is not None), None)
+        found = self._add(model, version, config, configured=False)
+        if not monitors:
+            return self._learn_from(found)
+        self.watch(found, monitors[-1])
+        return found
+
+    def _retire(self, versions: dict[str, Version], now: float) -> bool:
+        """Make room by forgetting a version that is not configured and was silent for the longest window."""
+        longest = max(window.seconds for window in self._config.windows)
+        for name, version in versions.items():
+            idle = now - version.last_sample if version.last_sample is not None else 0.0
+            if not version.configured and idle > longest:
+                self.series -= version.series
+                del versions[name]
+                return True
+        return False
+
+    def room_for(self, series: int) -> Rejection | None:
+        """Why so many series more are too many; None where they are not."""
+        most = self._config.limits.max_series
+        if self.series + series <= most:
+            return None
+        return Rejection(
+            0,
+            Reason.SERIES_LIMIT,
+            f"{self.series} series are there and {series} more would pass limits.max_series ({most})",
+        )
+
+    def _add(self, model: str, version: str, config: ModelConfig | None, *, configured: bool) -> Version:
+        added = Version(model, version, config, configured=configured)
+        self.series += PER_VERSION
+        self._models.setdefault(model, {})[version] = added
+        return added
+
+    def watch(self, version: Version, monitor: Monitor) -> None:
+        """Hold a version against a baseline from now on, and book the series that it takes."""
+        series = series_of(monitor.baseline.columns, len(self._config.windows))
+        self.series += series - version.series
+        version.series = series
+        version.watch(monitor, self._config.windows)
+
+    def _learn_from(self, version: Version) -> Version:
+        version.learner = Learner(self._config.discovery.max_columns)
+        version.learns = True
+        return version

@@ -1,0 +1,78 @@
+"""What the store hands out: immutable structs, all of whose counts belong to one moment."""
+
+import msgspec
+
+from mlexporter.baseline import Baseline
+from mlexporter.binning import Binner, Counts
+from mlexporter.edges import Floats, Ints
+from mlexporter.samples import Rejection
+from mlexporter.statistics import Reference, Statistician, reference_of
+
+
+class Monitor(msgspec.Struct, frozen=True):
+    """What a version is held against: its baseline and what follows from it. Shared by versions."""
+
+    baseline: Baseline
+    binner: Binner
+    statistician: Statistician
+    reference: Reference
+
+    @staticmethod
+    def of(baseline: Baseline) -> "Monitor":
+        """The monitor of a baseline."""
+        binner = Binner(baseline)
+        return Monitor(baseline, binner, Statistician(binner), reference_of(binner))
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Latencies of the model: (K+1,) counts per bucket, the last one unbounded, not cumulative; and their sum."""
+
+    counts: Ints
+    sum: float
+
+
+class VersionSnapshot(msgspec.Struct, frozen=True):
+    """One model version.
+
+    Attributes:
+        model, version, task: its names; task is empty where nobody said.
+        samples: accepted since the start.
+        last_sample: Unix time, None before the first sample.
+        errors: samples that carried an error.
+        unknown: values in columns that the baseline does not have.
+        latency: of the model.
+        learned_rows: samples collected so far while there is no baseline, else None.
+        monitor, reference, counts: None while there is no baseline. `counts` are since the start.
+        windows: label, fine bins and sums of each.
+        hidden: columns whose categories are exported as numbers.
+
+    """
+
+    model: str
+    version: str
+    task: str
+    samples: int
+    last_sample: float | None
+    errors: int
+    unknown: int
+    latency: Latency
+    learned_rows: int | None
+    monitor: Monitor | None
+    reference: Reference | None
+    counts: Counts | None
+    windows: tuple[tuple[str, Ints, Floats], ...]
+    hidden: frozenset[str]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All model versions, ordered by name, and how many series they may take."""
+
+    versions: tuple[VersionSnapshot, ...]
+    series: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of some batches."""
+
+    accepted: int
+    rejections: tuple[Rejection, ...]

@@ -1,0 +1,219 @@
+"""From counts to the numbers on the page: arranges flat counts as matrices and applies the minimum sample rules.
+
+Pure: arrays in, arrays out. NaN means absent: too little data, or a statistic that the column cannot have.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mlexporter import drift
+from mlexporter.baseline import Column, NumericColumn
+from mlexporter.binning import Binner, coarse_starts
+from mlexporter.edges import Floats, Ints
+
+Number = TypeVar("Number", np.int64, np.float64)
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """The baseline's side of every comparison, in the flat order of a binner.
+
+    Attributes:
+        bins: fine bins.
+        sums: sums of the values in the fine bins of the numeric columns.
+        stddevs: standard deviation per numeric column.
+        rows: number of rows.
+
+    """
+
+    bins: Ints
+    sums: Floats
+    stddevs: Floats
+    rows: int
+
+
+class WindowStatistics(msgspec.Struct, frozen=True):
+    """(C,) arrays, one number per column in the binner's order; NaN where a number is absent."""
+
+    samples: Floats
+    psi: Floats
+    psi_noise_floor: Floats
+    js_distance: Floats
+    hellinger_distance: Floats
+    ks_distance: Floats
+    wasserstein_stddevs: Floats
+    missing_ratio: Floats
+    out_of_range_ratio: Floats
+    new_category_ratio: Floats
+
+
+class _Picks:
+    """Takes a padded (C, B) matrix out of a flat vector: which elements, and which of the matrix are padding."""
+
+    def __init__(self, starts: Sequence[Sequence[int]]) -> None:
+        """`starts[c]` are the indices of column c's elements."""
+        width = max((len(indices) for indices in starts), default=0)
+        self.valid: NDArray[np.bool_] = np.zeros((len(starts), width), dtype=np.bool_)
+        self._index: Ints = np.zeros((len(starts), width), dtype=np.int64)
+        for row, indices in enumerate(starts):
+            self.valid[row, : len(indices)] = True
+            self._index[row, : len(indices)] = indices
+
+    def __call__(self, flat: NDArray[Number]) -> NDArray[Number]:
+        """The matrix, 0 where padded."""
+        return np.where(self.valid, flat[self._index], flat.dtype.type(0))
+
+
+class _Group:
+    """Columns of one kind, so that a table of 13 bins is not padded to the 53 of its neighbour."""
+
+    def __init__(self, binner: Binner, first: int, columns: Sequence[Column]) -> None:
+        self.columns = slice(first, first + len(columns))
+        starts = coarse_starts(binner)
+        exported = np.concatenate([[0], np.cumsum([len(c) for c in _exported(binner.columns)])])
+        spans = [range(int(exported[i]), int(exported[i + 1])) for i in range(first, first + len(columns))]
+        self.exported = _Picks(spans)
+        # PSI is over values only, and a value out of range belongs to the outermost decile.
+        self._psi_starts = starts.copy()
+        picks: list[Sequence[int]] = []
+        for span, column in zip(spans, columns, strict=True):
+            if isinstance(column, NumericColumn):
+                self._psi_starts[span[1]] = starts[span[0]]
+                self._psi_starts[span[-2]] = starts[span[-1]]
+                picks.append(span[1:-2])
+            else:
+                picks.append(span[:-1])
+        self._psi_picks = _Picks(picks)
+
+    @property
+    def psi_valid(self) -> NDArray[np.bool_]:
+        return self._psi_picks.valid
+
+    def psi_bins(self, fine: Ints) -> Ints:
+        """(C, B) values per decile or category."""
+        # reduceat gives the element at the start where two starts are equal; both such bins are among those left out
+        return self._psi_picks(np.add.reduceat(fine, self._psi_starts))
+
+
+def _exported(columns: Iterable[Column]) -> Iterable[range]:
+    for column in columns:
+        yield range(len(column.coarse) + 2 if isinstance(column, NumericColumn) else len(column.counts))
+
+
+class Statistician:
+    """Computes the statistics of one binner's columns. Immutable; what depends on the bins only is made once."""
+
+    def __init__(self, binner: Binner) -> None:
+        self._starts = coarse_starts(binner)
+        self._columns = len(binner.columns)
+        numeric = len(binner.numeric)
+        self._groups = [
+            _Group(binner, first, columns)
+            for first, columns in ((0, binner.numeric), (numeric, binner.categorical))
+            if columns
+        ]
+        # the values of numeric columns in their fine bins, below and above among them, missing not
+        self._fine = _Picks([range(int(a), int(b) - 1) for a, b in pairwise(binner.offsets[: numeric + 1])])
+        last = binner.offsets[1:] - 1
+        self._missing = last
+        self._below = binner.offsets[:numeric]
+        self._above = last[:numeric] - 1
+        self._new = last[numeric:] - 1
+        self._numeric = slice(0, numeric)
+        self._categorical = slice(numeric, self._columns)
+        self._complete = np.array([column.complete for column in binner.categorical], dtype=np.bool_)
+
+    def exported(self, fine: Ints) -> Ints:
+        """Flat exported bins from flat fine bins."""
+        if not len(self._starts):
+            return fine
+        merged: Ints = np.add.reduceat(fine, self._starts)
+        return merged
+
+    def baseline_ratios(self, reference: Reference) -> Floats:
+        """Flat smoothed shares of the exported bins in the baseline."""
+        exported = self.exported(reference.bins)
+        return np.concatenate(
+            [
+                drift.smoothed_shares(group.exported(exported), group.exported.valid)[group.exported.valid]
+                for group in self._groups
+            ]
+            or [np.empty(0)]
+        )
+
+    def compute(self, reference: Reference, bins: Ints, sums: Floats) -> WindowStatistics:
+        """All statistics of one window.
+
+        Args:
+            reference: the baseline's counts.
+            bins: the window's counts in fine bins, flat.
+            sums: the window's sums of values, flat, of the numeric columns.
+
+        """
+        statistics = {name: np.full(self._columns, np.nan) for name in WindowStatistics.__struct_fields__}
+        exported, baseline = self.exported(bins), self.exported(reference.bins)
+        enough = np.zeros(self._columns, dtype=np.bool_)
+        for group in self._groups:
+            here = group.columns
+            p, q = group.exported(exported), group.exported(baseline)
+            values, baseline_values = group.psi_bins(bins), group.psi_bins(reference.bins)
+            n, m = values.sum(axis=1).astype(np.float64), baseline_values.sum(axis=1).astype(np.float64)
+            width = group.psi_valid.sum(axis=1).astype(np.float64)
+            statistics["samples"][here] = p.sum(axis=1)
+            enough[here] = (n >= drift.MIN_ROWS) & (m >= drift.MIN_ROWS)
+            statistics["psi"][here] = np.where(
+                (n >= drift.psi_min_rows(m, width)) & enough[here] & (width > 1),
+                drift.psi(baseline_values, values, group.psi_valid),
+                np.nan,
+            )
+            statistics["psi_noise_floor"][here] = drift.psi_noise_floor(n, m, width)
+            statistics["js_distance"][here] = drift.js_distance(q, p)
+            statistics["hellinger_distance"][here] = drift.hellinger_distance(q, p)
+        if self._fine.valid.size:
+            self._compute_ordered(reference, bins, sums, statistics)
+        for name in ("js_distance", "hellinger_distance", "ks_distance", "wasserstein_stddevs"):
+            statistics[name][~enough] = np.nan
+        statistics["psi_noise_floor"][np.isnan(statistics["psi"])] = np.nan
+        self._compute_ratios(bins, statistics)
+        return WindowStatistics(**statistics)
+
+    def _compute_ordered(self, reference: Reference, bins: Ints, sums: Floats, statistics: dict[str, Floats]) -> None:
+        """Statistics that need an order, from all fine bins of the numeric columns."""
+        p, q = self._fine(bins), self._fine(reference.bins)
+        statistics["ks_distance"][self._numeric] = drift.ks_distance(q, p)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = drift.wasserstein_distance(q, self._fine(reference.sums) / q, p, self._fine(sums) / p)
+            stddevs = np.where(reference.stddevs > 0, reference.stddevs, np.nan)
+            statistics["wasserstein_stddevs"][self._numeric] = distance / stddevs
+
+    def _compute_ratios(self, bins: Ints, statistics: dict[str, Floats]) -> None:
+        samples = np.where(statistics["samples"] > 0, statistics["samples"], np.nan)
+        statistics["missing_ratio"][:] = bins[self._missing] / samples
+        out_of_range = bins[self._below] + bins[self._above]
+        statistics["out_of_range_ratio"][self._numeric] = out_of_range / samples[self._numeric]
+        new = bins[self._new] / samples[self._categorical]
+        statistics["new_category_ratio"][self._categorical] = np.where(self._complete, new, np.nan)
+
+
+def reference_of(binner: Binner) -> Reference:
+    """The reference that a baseline holds."""
+    bins = np.array([count for column in binner.columns for count in column.counts], dtype=np.int64)
+    sums = np.array(
+        [
+            0.0 if mean is None else mean * count
+            for column in binner.numeric
+            for mean, count in zip((*column.means, None), column.counts, strict=True)
+        ],
+        dtype=np.float64,
+    )
+    rows = max((sum(column.counts) for column in binner.columns), default=0)
+    return Reference(
+        bins=bins,
+        sums=sums,
+        stddevs=np.array([column.stddev for column in binner.numeric], dtype=np.float64),
+        rows=rows,
+    )

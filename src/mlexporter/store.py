@@ -1,0 +1,277 @@
+"""The only mutable state, behind the only lock.
+
+The lock is held to look up, to append and to copy arrays, never to bin, to compute or to write text. A batch is
+appended and the caller goes on; when enough rows wait, or someone wants to read, they are taken out under the lock,
+counted into bins outside it, and the counts are added under it again. `snapshot` waits for counts that are on their
+way, so it holds every sample that was accepted before it.
+
+Write path and read path meet only in `snapshot()`.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from mlexporter.baseline import Baseline
+from mlexporter.binning import Counts
+from mlexporter.budget import series_of
+from mlexporter.config import Config
+from mlexporter.edges import Floats, Ints
+from mlexporter.learning import Learner, extended, with_counts
+from mlexporter.registry import LATENCY_BUCKETS, Registry, Version
+from mlexporter.samples import Batch, Rejection
+from mlexporter.snapshot import Latency, Monitor, Outcome, Snapshot, VersionSnapshot
+
+# Rows, batches and bytes of request bodies that may wait to be counted.
+FOLD_ROWS: Final = 8192
+FOLD_BATCHES: Final = 1024
+FOLD_BYTES: Final = 4 << 20
+
+
+class _Fold(msgspec.Struct, frozen=True):
+    """Batches that were taken out to be counted, and what they are counted against."""
+
+    number: int
+    version: Version
+    batches: list[Batch]
+    learner: Learner | None
+    monitor: Monitor | None
+
+
+class Store:
+    """All model versions. Every method may be called from any thread.
+
+    Args:
+        config: models, windows, discovery and limits.
+        baselines: of the configured models that have one, by (name, version).
+        clock: Unix time in seconds.
+
+    """
+
+    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline], clock: Callable[[], float]) -> None:
+        self._config = config
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counted = threading.Condition(self._lock)
+        self._registry = Registry(config, baselines)
+        self._folds = 0
+        self._active: set[int] = set()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def observe(self, batches: Iterable[Batch]) -> Outcome:
+        """Accept batches, or refuse them whole where their model or version is not known or over a limit."""
+        accepted = 0
+        rejections: list[Rejection] = []
+        for batch in batches:
+            refused = self._observe(batch)
+            if refused is None:
+                accepted += batch.size
+            else:
+                rejections.append(msgspec.structs.replace(refused, count=batch.size))
+        return Outcome(accepted, tuple(rejections))
+
+    def _observe(self, batch: Batch) -> Rejection | None:
+        now = self._clock()
+        with self._lock:
+            version = self._registry.resolve(batch.model, batch.version, now)
+            if isinstance(version, Rejection):
+                return version
+            if version.refused is not None:
+                return version.refused
+            version.accept(batch, now)
+            fold = self._take(version) if self._due(version) else None
+        if fold is not None:
+            self._count(fold)
+        return None
+
+    def _due(self, version: Version) -> bool:
+        """Whether enough waits to be counted; under the lock."""
+        rows = FOLD_ROWS
+        if version.learner is not None:
+            if version.folding:  # one thread at a time learns; what comes meanwhile waits
+                return False
+            rows = min(rows, self._config.discovery.learn_samples - version.learner.rows)
+        return (
+            version.pending_rows >= rows or len(version.pending) >= FOLD_BATCHES or version.pending_bytes >= FOLD_BYTES
+        )
+
+    # -- counting -----------------------------------------------------------------------------------------------------
+
+    def _take(self, version: Version) -> _Fold:
+        """Take out what waits; whoever took it counts it. Under the lock."""
+        self._folds += 1
+        self._active.add(self._folds)
+        version.folding += 1
+        return _Fold(self._folds, version, version.take(), version.learner, version.monitor)
+
+    def _count(self, fold: _Fold) -> None:
+        """Count what was taken, outside the lock, and add it under it."""
+        version, learner, monitor = fold.version, fold.learner, fold.monitor
+        counts: Counts | None = None
+        learned: Monitor | None = None
+        latency: Latency | None = None
+        try:
+            if learner is not None:
+                learned = self._learn(version, learner, fold.batches)
+            elif monitor is not None:
+                counts = monitor.binner.count(fold.batches, squares=monitor.baseline.provisional)
+            latency = _latency(fold.batches)
+        finally:
+            # also after a bug: whoever waits for these counts must not wait for ever
+            now = self._clock()
+            with self._counted:
+                version.folding -= 1
+                self._active.discard(fold.number)
+                self._counted.notify_all()
+                if counts is not None:
+                    self._add_counts(version, counts, now)
+                if learned is not None:
+                    self._install(version, learned)
+                if latency is not None:
+                    version.samples += sum(batch.size for batch in fold.batches)
+                    version.latency_counts += latency.counts
+                    version.latency_sum += latency.sum
+
+    @staticmethod
+    def _add_counts(version: Version, counts: Counts, now: float) -> None:
+        assert version.counts is not None
+        version.counts = version.counts + counts
+        version.unknown += counts.unknown
+        for _, window in version.windows:
+            window.advance(now)
+            window.add(counts)
+
+    def _learn(self, version: Version, learner: Learner, batches: list[Batch]) -> Monitor | None:
+        """Learn from samples; the monitor once there are enough of them."""
+        for batch in batches:
+            learner.add(batch)
+        if learner.rows < self._config.discovery.learn_samples:
+            return None
+        columns = version.config.columns if version.config is not None else {}
+        types = {name: column.type for name, column in columns.items()}
+        return Monitor.of(learner.learn(version.model, version.name, types))
+
+    def _install(self, version: Version, learned: Monitor) -> None:
+        """Begin to count against a learned baseline, if the series it takes are to be had; under the lock."""
+        series = series_of(learned.baseline.columns, len(self._config.windows))
+        refused = self._registry.room_for(series - version.series)
+        if refused is None:
+            assert version.learner is not None
+            version.unknown += version.learner.unknown
+            self._registry.watch(version, learned)
+        else:
+            version.refused = refused
+            version.learner = None
+
+    def _count_all(self) -> None:
+        """Count everything that was accepted before the call, and wait for what others are counting."""
+        with self._counted:
+            self._counted.wait_for(lambda: not any(v.learner and v.folding for v in self._registry))
+            folds = [self._take(version) for version in self._registry if version.pending]
+            last = self._folds
+        for fold in folds:
+            self._count(fold)
+        with self._counted:
+            self._counted.wait_for(lambda: not any(number <= last for number in self._active))
+
+    def tick(self) -> None:
+        """Count what waits, let windows forget, and freeze learned baselines whose period is over."""
+        self._count_all()
+        now = self._clock()
+        with self._lock:
+            for version in self._registry:
+                for _, window in version.windows:
+                    window.advance(now)
+            due = [
+                version
+                for version in self._registry
+                if version.learns
+                and version.monitor is not None
+                and version.monitor.baseline.provisional
+                and version.first_sample is not None
+                and now - version.first_sample >= self._config.discovery.learn_period
+            ]
+        for version in due:
+            self._freeze(version)
+
+    def _freeze(self, version: Version) -> None:
+        with self._lock:
+            monitor, counts = version.monitor, version.counts
+        assert monitor is not None
+        assert counts is not None
+        reference = extended(monitor.binner, monitor.reference, counts)
+        baseline = with_counts(monitor.baseline, monitor.binner, reference, provisional=False)
+        frozen = Monitor(baseline, monitor.binner, monitor.statistician, reference)
+        with self._lock:
+            for other in self._registry.versions_of(version.model):
+                if other.monitor is monitor:
+                    other.monitor = frozen
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Everything that was accepted before the call, copied at one moment."""
+        self._count_all()
+        now = self._clock()
+        with self._lock:
+            copies = tuple(self._copy(version, now) for version in self._registry)
+            series = self._registry.series
+        return Snapshot(tuple(_with_reference(copy) for copy in copies), series)
+
+    @staticmethod
+    def _copy(version: Version, now: float) -> VersionSnapshot:
+        windows: list[tuple[str, Ints, Floats]] = []
+        for label, window in version.windows:
+            window.advance(now)
+            windows.append((label, *window.total()))
+        config, monitor = version.config, version.monitor
+        learning = version.learns and monitor is not None and monitor.baseline.provisional
+        return VersionSnapshot(
+            model=version.model,
+            version=version.name,
+            task=config.task or "" if config is not None else "",
+            samples=version.samples,
+            last_sample=version.last_sample,
+            errors=version.errors,
+            unknown=version.unknown,
+            latency=Latency(version.latency_counts.copy(), version.latency_sum),
+            learned_rows=version.learner.rows if version.learner is not None else None,
+            monitor=monitor,
+            reference=None if learning or monitor is None else monitor.reference,
+            counts=version.counts,
+            windows=tuple(windows),
+            hidden=frozenset()
+            if config is None
+            else frozenset(column for column, settings in config.columns.items() if not settings.export_names),
+        )
+
+    def baseline(self, model: str, version: str) -> Baseline | None:
+        """The baseline of a version as it stands; None where there is none yet, or no such version."""
+        for snapshot in self.snapshot().versions:
+            if (snapshot.model, snapshot.version) == (model, version) and snapshot.monitor is not None:
+                baseline = snapshot.monitor.baseline
+                if not baseline.provisional:
+                    return baseline
+                assert snapshot.reference is not None
+                return with_counts(baseline, snapshot.monitor.binner, snapshot.reference, provisional=True)
+        return None
+
+
+def _with_reference(snapshot: VersionSnapshot) -> VersionSnapshot:
+    """A version that is still learning its baseline is held against all that it has learned up to now."""
+    if snapshot.monitor is None or snapshot.reference is not None:
+        return snapshot
+    assert snapshot.counts is not None
+    reference = extended(snapshot.monitor.binner, snapshot.monitor.reference, snapshot.counts)
+    return msgspec.structs.replace(snapshot, reference=reference)
+
+
+def _latency(batches: Iterable[Batch]) -> Latency:
+    given = [latency for batch in batches for latency in batch.latency_seconds or () if latency is not None]
+    values = np.array(given, dtype=np.float64)
+    buckets = np.searchsorted(np.asarray(LATENCY_BUCKETS), values, side="left")
+    return Latency(np.bincount(buckets, minlength=len(LATENCY_BUCKETS) + 1).astype(np.int64), float(values.sum()))
