@@ -131,7 +131,8 @@ class Binner:
                 continue
             for role, name, values in batch.columns():
                 if role is not Role.LABEL and (role, name) not in self._known:
-                    unknown += len(values)
+                    # None is how the other samples of the batch lack the column: no value
+                    unknown += len(values) - values.count(None)
         return unknown
 
 
@@ -240,13 +241,17 @@ def _lookup(column: CategoricalColumn) -> dict[str, int]:
 def _count_categories(batches: Iterable[Batch], column: CategoricalColumn, lookup: dict[str, int], bins: Ints) -> int:
     """Count categories into `bins`, in place; returns how many values were of the wrong type."""
     values = _gather(batches, column.role, column.name)
+    invalid = 0
     try:
         tally = Counter(values)
-        invalid = 0
     except TypeError:  # something that cannot be hashed: an array or an object
         hashable = [value for value in values if not isinstance(value, list | dict)]
-        tally = Counter(hashable)
         invalid = len(values) - len(hashable)
+        values = hashable
+        tally = Counter(values)
+    if not column.boolean and (0 in tally or 1 in tally) and bool in set(map(type, values)):
+        # to a Counter True is 1 and False is 0, but as categories they differ
+        tally = Counter([category_of(value) if isinstance(value, bool) else value for value in values])
     missing = len(bins) - 1
     # A baseline with more categories than it can list cannot tell a new one from a rare one.
     unlisted = len(column.categories) + (1 if column.complete else 0)

@@ -32,12 +32,12 @@ def category_of(value: object, *, boolean: bool = False) -> str | Missing:
         return Missing.MISSING
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and not value.is_integer():
+        return Missing.MISSING if math.isnan(value) else repr(value)
     if isinstance(value, int | float):
-        if math.isnan(value):
-            return Missing.MISSING
         if boolean and value in (0, 1):
             return "true" if value else "false"
-        return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)
+        return _whole(int(value))
     return Missing.INVALID
 
 
@@ -54,6 +54,11 @@ def shorten(category: str) -> str:
     if printable == category and len(category) <= LABEL_LENGTH and not reserved and category:
         return category
     return f"{printable[: LABEL_LENGTH - 9]}~{_digest(category)[:8]}"
+
+
+def _whole(value: int) -> str:
+    # Python refuses to write thousands of decimal digits; hexadecimal ones cost nothing
+    return str(value) if value.bit_length() < LONGEST else _bounded(hex(value))
 
 
 def _bounded(category: str) -> str:

@@ -5,7 +5,7 @@ Durations are seconds and sizes are bytes once read. What each setting means sta
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -14,6 +14,7 @@ from mlexporter.scalars import Scalar, format_duration, shown
 from mlexporter.strict_yaml import MAX_SIZE, ConfigError, ConfigProblem, Document, Items, KeyPath, key_path, read
 
 __all__ = [
+    "UNVERSIONED",
     "ColumnConfig",
     "Config",
     "ConfigError",
@@ -30,6 +31,9 @@ __all__ = [
     "load",
     "parse",
 ]
+
+UNVERSIONED: Final = "unversioned"
+"""The version of a model that is given none, and of samples of it that carry none."""
 
 Task = Literal["binary", "multiclass", "regression"]
 ColumnType = Literal["numeric", "categorical", "boolean"]
@@ -185,19 +189,17 @@ def _whole_file(path: Path, message: str) -> ConfigError:
 
 
 def _check_models(document: Document[Config]) -> None:
-    first: dict[tuple[str, str | None], KeyPath] = {}
+    first: dict[tuple[str, str], KeyPath] = {}
     for model in document.items(("models",)):
         _check_baseline(document, model)
         _check_threshold(document, model)
         _check_data(document, model)
-        name, version = document.get((*model, "name")), document.get((*model, "version"))
+        name, version = document.get((*model, "name")), document.get((*model, "version")) or UNVERSIONED
         if name is None or document.failed((*model, "version")):
             continue
         if (before := first.setdefault((name, version), model)) != model:
-            which = (
-                f"{shown(name)}, version {shown(version)}," if version is not None else f"{shown(name)} with no version"
-            )
-            message = f"{which} is {key_path(before)} already; give each entry of a model another version"
+            which = f"{shown(name)}, version {shown(version)},"
+            message = f"{which} is {key_path(before)} already; each entry needs another"
             document.refuse((*model, "name"), message)
 
 

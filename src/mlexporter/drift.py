@@ -57,7 +57,7 @@ def psi(baseline: Counts, live: Counts, valid: Bools) -> Floats:
     p, q = smoothed_shares(live, valid), smoothed_shares(baseline, valid)
     terms = np.subtract(p, q)
     terms *= np.log(np.divide(p, q, out=np.ones_like(p), where=valid))
-    result: Floats = terms.sum(axis=1)
+    result: Floats = np.where((live.sum(axis=1) > 0) & (baseline.sum(axis=1) > 0), terms.sum(axis=1), np.nan)
     return result
 
 
@@ -71,7 +71,7 @@ def psi_noise_floor(live_rows: Floats, baseline_rows: Floats, bins: Floats) -> F
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         result: Floats = (1 / live_rows + 1 / baseline_rows) * special.chdtri(bins - 1, NOISE_FLOOR_CHANCE)
-    return np.where(bins > 1, result, np.nan)
+    return np.where((bins > 1) & np.isfinite(result), result, np.nan)
 
 
 def psi_min_rows(baseline_rows: Floats, bins: Floats) -> Floats:

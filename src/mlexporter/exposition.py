@@ -77,6 +77,7 @@ class _HistogramLines:
         begins: list[int] = []
         ends: list[int] = []
         self._sums_at: list[int] = []
+        self._sum_columns: list[int] = []
         for i, column in enumerate(binner.numeric):
             own = {**labels, "role": column.role.value, "column": column.name}
             begin = int(binner.offsets[i])
@@ -86,11 +87,17 @@ class _HistogramLines:
                 self.prefixes.append(prefix(f"{name}_bucket", {**own, "le": le}))
                 begins.append(begin)
                 ends.append(begin + edge + 1)
-            for suffix, le_label in (("_bucket", {"le": "+Inf"}), ("_count", {}), ("_sum", {})):
+            lines: list[tuple[str, dict[str, str]]] = [("_bucket", {"le": "+Inf"})]
+            # a sum that falls is no counter: OpenMetrics forbids it, and the count with it, below zero
+            if has_sum := column.edges[next(_bucket_edges(column))] >= 0:
+                lines += [("_count", {}), ("_sum", {})]
+            for suffix, le_label in lines:
                 self.prefixes.append(prefix(f"{name}{suffix}", {**own, **le_label}))
                 begins.append(begin)
                 ends.append(missing)
-            self._sums_at.append(len(self.prefixes) - 1)
+            if has_sum:
+                self._sums_at.append(len(self.prefixes) - 1)
+                self._sum_columns.append(i)
         self._begins, self._ends = np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
         self._columns = [int(offset) for offset in binner.offsets[: len(binner.numeric)]]
 
@@ -100,7 +107,7 @@ class _HistogramLines:
             return np.empty(0)
         cumulative = np.concatenate([[0], np.cumsum(bins)])
         values: Floats = (cumulative[self._ends] - cumulative[self._begins]).astype(np.float64)
-        values[self._sums_at] = np.add.reduceat(sums, self._columns)
+        values[self._sums_at] = np.add.reduceat(sums, self._columns)[self._sum_columns]
         return values
 
 

@@ -40,7 +40,7 @@ def _interval(low: float, high: float) -> str:
     """
     first = math.nextafter(low, math.inf)
     if first == high:
-        return f"{high:.6g}"
+        return f"{high + 0.0:.6g}"
     # an edge just under a value stands for that value: 2 reads better than 1.9999999999999998
     shown = first if len(repr(first)) < len(repr(low)) else low
-    return f"{shown:.6g}..{high:.6g}"
+    return f"{shown + 0.0:.6g}..{high + 0.0:.6g}"  # + 0.0 makes 0 of -0

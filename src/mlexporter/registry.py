@@ -11,7 +11,7 @@ import numpy as np
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
 from mlexporter.budget import PER_VERSION, series_of
-from mlexporter.config import Config, ModelConfig
+from mlexporter.config import UNVERSIONED, Config, ModelConfig
 from mlexporter.config import Window as WindowConfig
 from mlexporter.edges import Ints
 from mlexporter.learning import Learner
@@ -19,7 +19,6 @@ from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import Monitor
 from mlexporter.window import Window
 
-UNVERSIONED: Final = "unversioned"
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -174,6 +173,8 @@ class Registry:
         """Make room by forgetting a version that is not configured and was silent for the longest window."""
         longest = max(window.seconds for window in self._config.windows)
         for name, version in versions.items():
+            if version.learns and version.monitor is not None and version.monitor.baseline.provisional:
+                continue  # others may be held against what it learns, which freezes only with it
             idle = now - version.last_sample if version.last_sample is not None else 0.0
             if not version.configured and idle > longest:
                 self.series -= version.series

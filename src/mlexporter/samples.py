@@ -50,7 +50,6 @@ class Reason(enum.StrEnum):
     UNKNOWN_MODEL = "unknown_model"
     MODEL_LIMIT = "model_limit"
     VERSION_LIMIT = "version_limit"
-    COLUMN_LIMIT = "column_limit"
     SERIES_LIMIT = "series_limit"
 
 

@@ -28,7 +28,7 @@ _SIZE_UNITS = {
     "B": 1,
     "": 1,
 }
-_SIZE = re.compile(f"([0-9]{{1,18}})({'|'.join(_SIZE_UNITS)})")
+_SIZE = re.compile(f"([0-9]{{1,20}})({'|'.join(_SIZE_UNITS)})")
 _WHOLE = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -10,6 +10,7 @@ Write path and read path meet only in `snapshot()`.
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Final
 
 import msgspec
@@ -47,7 +48,7 @@ class Store:
     Args:
         config: models, windows, discovery and limits.
         baselines: of the configured models that have one, by (name, version).
-        clock: Unix time in seconds.
+        clock: Unix time in seconds. Read under the lock, so that no thread sets back the windows of another.
 
     """
 
@@ -75,8 +76,8 @@ class Store:
         return Outcome(accepted, tuple(rejections))
 
     def _observe(self, batch: Batch) -> Rejection | None:
-        now = self._clock()
         with self._lock:
+            now = self._clock()
             version = self._registry.resolve(batch.model, batch.version, now)
             if isinstance(version, Rejection):
                 return version
@@ -122,8 +123,8 @@ class Store:
             latency = _latency(fold.batches)
         finally:
             # also after a bug: whoever waits for these counts must not wait for ever
-            now = self._clock()
             with self._counted:
+                now = self._clock()
                 version.folding -= 1
                 self._active.discard(fold.number)
                 self._counted.notify_all()
@@ -173,16 +174,17 @@ class Store:
             self._counted.wait_for(lambda: not any(v.learner and v.folding for v in self._registry))
             folds = [self._take(version) for version in self._registry if version.pending]
             last = self._folds
-        for fold in folds:
-            self._count(fold)
+        with ExitStack() as stack:  # counts every one of them, also after a bug in one
+            for fold in folds:
+                stack.callback(self._count, fold)
         with self._counted:
             self._counted.wait_for(lambda: not any(number <= last for number in self._active))
 
     def tick(self) -> None:
         """Count what waits, let windows forget, and freeze learned baselines whose period is over."""
         self._count_all()
-        now = self._clock()
         with self._lock:
+            now = self._clock()
             for version in self._registry:
                 for _, window in version.windows:
                     window.advance(now)
@@ -216,8 +218,8 @@ class Store:
     def snapshot(self) -> Snapshot:
         """Everything that was accepted before the call, copied at one moment."""
         self._count_all()
-        now = self._clock()
         with self._lock:
+            now = self._clock()
             copies = tuple(self._copy(version, now) for version in self._registry)
             series = self._registry.series
         return Snapshot(tuple(_with_reference(copy) for copy in copies), series)

@@ -32,8 +32,9 @@ _NULL_TAG = "tag:yaml.org,2002:null"
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HINTS = {
     "'\\t'": "a tab where only spaces may stand; indent with spaces",
-    "mapping values are not allowed here": 'a ":" where none may stand; check the indentation, and quote text with ": "',
+    "mapping values are not allowed here": 'a ":" where none may stand; check indentation, and quote text with ": "',
     "duplicate anchor": "an anchor of this name stands above already; give it another name",
+    "expected <block end>": "this does not continue what stands above; check indentation and brackets",
     "expected a single document": "a second document begins; leave one in the file",
 }
 

@@ -1,0 +1,21 @@
+"""The command line: names the commands; each of them wires what it needs."""
+
+import click
+
+from mlexporter import __version__
+from mlexporter.commands.baseline import baseline
+from mlexporter.commands.check import check
+from mlexporter.commands.serve import serve
+from mlexporter.demo import demo_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mlexporter")
+def main() -> None:
+    """A Prometheus exporter for machine-learning models."""
+
+
+main.add_command(serve)
+main.add_command(baseline)
+main.add_command(check)
+main.add_command(demo_command, "demo")

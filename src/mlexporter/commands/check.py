@@ -1,0 +1,33 @@
+"""`mlexporter check`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from mlexporter import config
+from mlexporter.baseline import BaselineError
+from mlexporter.commands.serve import load_baselines
+from mlexporter.config import ConfigError
+
+
+@click.group("check")
+def check() -> None:
+    """Check files before they are used."""
+
+
+@check.command("config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_config(file: Path) -> None:
+    """Check a configuration file and the baselines it names.
+
+    Prints every mistake with its line, column and key path, and exits 1 if there is one.
+    """
+    try:
+        settings = config.load(file)
+        load_baselines(settings)
+    except (ConfigError, BaselineError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    models = len(settings.models)
+    click.echo(f"{file}: valid, {models} model{'' if models == 1 else 's'}")

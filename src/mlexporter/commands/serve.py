@@ -1,0 +1,123 @@
+"""`mlexporter serve`."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from mlexporter import __version__, baseline, config, logs
+from mlexporter.baseline import Baseline, BaselineError
+from mlexporter.config import UNVERSIONED, Config, ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
+    """The baselines that a configuration names, by model and version.
+
+    Raises:
+        BaselineError: with every one that cannot be used, a line each.
+
+    """
+    baselines: dict[tuple[str, str], Baseline] = {}
+    problems: list[str] = []
+    for i, model in enumerate(settings.models):
+        if model.baseline is None:
+            continue
+        try:
+            baselines[model.name, model.version or UNVERSIONED] = baseline.read(model.baseline)
+        except BaselineError as error:
+            problems.append(f"models[{i}].baseline: {error}")
+    if problems:
+        raise BaselineError("\n".join(problems))
+    return baselines
+
+
+@click.command("serve")
+@click.option(
+    "--config.file",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Without one, models are discovered and learned from their own traffic.",
+)
+@click.option(
+    "--web.listen-address", "listen_address", default=":9877", show_default=True, help="Address to listen on."
+)
+@click.option(
+    "--web.server",
+    "web_server",
+    type=click.Choice(["granian", "waitress"]),
+    default="granian",
+    show_default=True,
+    help="HTTP server; waitress needs the extra of that name.",
+)
+@click.option(
+    "--log.level",
+    "log_level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least severe messages to log.",
+)
+@click.option(
+    "--log.format",
+    "log_format",
+    type=click.Choice(["logfmt", "json"]),
+    default="logfmt",
+    show_default=True,
+    help="Format of log lines.",
+)
+def serve(
+    config_file: Path | None, listen_address: str, web_server: str, log_level: str, log_format: logs.LogFormat
+) -> None:
+    """Receive samples over HTTP and expose drift at /metrics.
+
+    Ends within 5 seconds of SIGTERM; requests that were begun are finished.
+    """
+    # Heavy imports stand here, so that --help and `check config` answer at once.
+    import prometheus_client
+
+    from mlexporter import serving
+    from mlexporter.server import Application
+    from mlexporter.slow_clients import BodyReader
+    from mlexporter.store import Store
+    from mlexporter.telemetry import Telemetry
+
+    logs.set_up(log_level, log_format)
+    try:
+        host, port = serving.split_address(listen_address)
+        settings = config.load(config_file) if config_file is not None else config.default()
+        baselines = load_baselines(settings)
+    except (ConfigError, BaselineError, ValueError) as error:
+        click.echo(f"mlexporter: {error}", err=True)
+        sys.exit(1)
+    problem = serving.problem_with(host, port)
+    if problem is not None:
+        click.echo(f"mlexporter: {problem}", err=True)
+        sys.exit(1)
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    telemetry = Telemetry(time.time)
+    reader = BodyReader(settings.limits.max_body_bytes, most=serving.BODIES_AT_ONCE)
+    store = Store(settings, baselines, time.time)
+    application = Application(store, telemetry, settings, reader, time.time)
+    ticker = serving.Ticker(store)
+    serving.start_thread("ticker", ticker.run)
+    serving.start_thread("slow-clients", reader.watch)
+    telemetry.loaded()
+    application.ready.set()
+    logger.info(
+        "listening",
+        extra={
+            "version": __version__,
+            "address": f"{host}:{port}",
+            "models": len(settings.models),
+            "discovery": settings.discovery.enabled,
+        },
+    )
+    run = serving.serve_granian if web_server == "granian" else serving.serve_waitress
+    run(application, reader, host, port)
+    ticker.stop()
+    reader.stop()
+    logger.info("stopped")

@@ -1,0 +1,57 @@
+"""gzip bodies, known by their header or by their first bytes; the limit holds for what comes out."""
+
+import zlib
+from typing import Final
+
+from mlexporter.samples import DecodeError, Reason
+
+_MAGIC: Final = b"\x1f\x8b"
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body as it was before compression.
+
+    Args:
+        body: as it was sent.
+        encoding: the Content-Encoding header, or an empty text. Some loggers compress without saying so, so a body
+            that begins like gzip is gzip.
+        limit: in bytes, for the decompressed body; no more than this is ever decompressed.
+
+    Raises:
+        DecodeError: it is larger, broken, cut short, or compressed in another way.
+
+    """
+    encoding = encoding.strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise DecodeError(
+            Reason.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding {encoding[:100]!r} is not known; accepted is gzip"
+        )
+    if not body.startswith(_MAGIC):
+        if "gzip" in encoding and body:
+            raise DecodeError(Reason.INVALID_GZIP, "Content-Encoding is gzip, but the body does not begin like gzip")
+        if len(body) > limit:
+            raise too_large(limit)
+        return body
+    parts: list[bytes] = []
+    room = limit
+    while body:
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            part = inflater.decompress(body, room + 1)
+        except zlib.error as error:
+            raise DecodeError(Reason.INVALID_GZIP, f"the body is not valid gzip: {error}") from error
+        room -= len(part)
+        if room < 0:
+            raise too_large(limit)
+        if not inflater.eof:
+            raise DecodeError(Reason.INVALID_GZIP, "the gzip body ends too early")
+        parts.append(part)
+        body = inflater.unused_data  # gzip members may follow each other
+    return b"".join(parts)
+
+
+def too_large(limit: int) -> DecodeError:
+    """The error for a body over the limit."""
+    return DecodeError(
+        Reason.BODY_TOO_LARGE, f"the body is larger than limits.max_body_bytes ({limit} bytes); send smaller batches"
+    )

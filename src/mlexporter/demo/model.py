@@ -1,0 +1,83 @@
+"""The model under watch: it says whether a flight that left the gate will arrive more than 15 minutes late."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlexporter.demo.data import BOOLEAN, CATEGORICAL, FEATURES, NUMERIC, DemoError, Features, Flight
+
+MODEL = "flight-delay"
+VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A fitted scikit-learn pipeline, and how well it ranks flights that it has not seen."""
+
+    pipeline: Any
+    auc: float
+
+    def predict(self, rows: Sequence[Features]) -> list[float]:
+        """Probability of a late arrival, one for each row.
+
+        Raises ValueError or TypeError where a value does not fit its feature, such as a word for a temperature.
+        """
+        if not rows:
+            return []
+        scores: list[float] = self.pipeline.predict_proba(_table(rows))[:, 1].tolist()
+        return scores
+
+
+def train(training: Sequence[Flight], held_out: Sequence[Flight], seed: int) -> Model:
+    """Fit on `training`, measure on `held_out`."""
+    try:
+        from sklearn.metrics import roc_auc_score
+    except ImportError as error:
+        raise DemoError("the demo needs scikit-learn: pip install 'mlexporter[demo]'") from error
+    pipeline = _pipeline(seed)
+    pipeline.fit(_table([flight.features for flight in training]), np.array([flight.late for flight in training]))
+    scores = pipeline.predict_proba(_table([flight.features for flight in held_out]))[:, 1]
+    return Model(pipeline, float(roc_auc_score(np.array([flight.late for flight in held_out]), scores)))
+
+
+def _pipeline(seed: int) -> Any:
+    """Boosted trees that take categories and missing values as they are.
+
+    Kept small: a model that learns its training rows by heart scores them more sharply than new rows, and its
+    predictions on them would be no baseline for the live ones.
+    """
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
+
+    plain = [FEATURES.index(name) for name in (*NUMERIC, *BOOLEAN)]
+    words = [FEATURES.index(name) for name in CATEGORICAL]
+    # A category that it has never met is a missing value to the model.
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan)
+    return make_pipeline(
+        make_column_transformer((FunctionTransformer(_floats), plain), (codes, words)),
+        HistGradientBoostingClassifier(
+            categorical_features=list(range(len(plain), len(FEATURES))),
+            max_iter=60,
+            max_leaf_nodes=15,
+            min_samples_leaf=100,
+            l2_regularization=1.0,
+            random_state=seed,
+        ),
+    )
+
+
+def _table(rows: Sequence[Features]) -> npt.NDArray[np.object_]:
+    """Rows of features as a table in the order of `FEATURES`; what a row lacks is missing."""
+    table = np.empty((len(rows), len(FEATURES)), dtype=object)
+    for place, name in enumerate(FEATURES):
+        table[:, place] = [row.get(name) for row in rows]
+    return table
+
+
+def _floats(table: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+    return table.astype(np.float64)

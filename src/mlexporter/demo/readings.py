@@ -1,0 +1,98 @@
+"""The drift numbers of the demo's model, read back from `/metrics`, and what counts as drift here."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlexporter.demo.data import FEATURES
+from mlexporter.demo.model import MODEL, VERSION
+
+# The folklore's limit of a population stability index worth a look.
+PSI_LIMIT = 0.1
+# PSI passes its noise floor by chance once in 1,000 looks, and the demo looks often; twice the floor, never.
+NOISE_MARGIN = 2.0
+MISSING_LIMIT = 0.05
+
+_GAUGES = {
+    "mlexporter_column_window_samples": "samples",
+    "mlexporter_column_psi": "psi",
+    "mlexporter_column_psi_noise_floor": "noise_floor",
+    "mlexporter_column_js_distance": "js",
+    "mlexporter_column_ks_distance": "ks",
+    "mlexporter_column_wasserstein_stddevs": "wasserstein",
+    "mlexporter_column_missing_ratio": "missing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What `/metrics` says of one column over one window; None for what it does not say."""
+
+    role: str
+    name: str
+    samples: float | None = None
+    psi: float | None = None
+    noise_floor: float | None = None
+    js: float | None = None
+    ks: float | None = None
+    wasserstein: float | None = None
+    missing: float | None = None
+
+    @property
+    def above_noise(self) -> bool:
+        """Whether chance alone does not explain its PSI."""
+        return self.psi is not None and self.noise_floor is not None and self.psi > NOISE_MARGIN * self.noise_floor
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """One scrape: samples counted since the exporter began, and the columns, features in their order first."""
+
+    samples: int
+    columns: tuple[Column, ...]
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        """The columns that the model reads."""
+        return tuple(column for column in self.columns if column.role == "feature")
+
+    @property
+    def prediction(self) -> Column | None:
+        """The column that the model writes."""
+        return next((column for column in self.columns if column.role == "prediction"), None)
+
+
+def parse(page: str, window: str) -> Readings:
+    """Read a page in the text format of Prometheus.
+
+    Raises ValueError where it is no such page.
+    """
+    samples = 0
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for family in text_string_to_metric_families(page):
+        for name, labels, value, *_ in family.samples:
+            if labels.get("model") != MODEL or labels.get("version") != VERSION:
+                continue
+            if name == "mlexporter_samples_total":
+                samples = int(value)
+            elif name in _GAUGES and labels.get("window") == window:
+                found.setdefault((labels["role"], labels["column"]), {})[_GAUGES[name]] = value
+    order = {("feature", name): place for place, name in enumerate(FEATURES)}
+    keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
+    return Readings(samples, tuple(Column(role, name, **found[role, name]) for role, name in keys))
+
+
+def signs(column: Column, missing_before: Mapping[str, float]) -> list[str]:
+    """Why this column counts as drifted; empty where it does not."""
+    reasons = []
+    if column.above_noise and column.psi is not None and column.psi > PSI_LIMIT:
+        reasons.append("PSI")
+    if column.missing is not None and column.missing - missing_before.get(column.name, 0.0) > MISSING_LIMIT:
+        reasons.append("missing")
+    return reasons
+
+
+def drifted_features(columns: Iterable[Column], missing_before: Mapping[str, float]) -> frozenset[str]:
+    """Names of the features among the columns that count as drifted."""
+    return frozenset(column.name for column in columns if column.role == "feature" and signs(column, missing_before))

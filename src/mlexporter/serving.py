@@ -1,0 +1,170 @@
+"""Runs the application under a server, in this one process, until a signal ends it."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.common import AbstractServer
+from granian.server.mt import MTServer
+
+from mlexporter.logs import where
+from mlexporter.server import Application
+from mlexporter.slow_clients import BodyReader
+from mlexporter.store import Store
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 15.0
+# Python threads at the most, made as they are needed. Some of them may be reading bodies (see slow_clients); the
+# others stay free for scrapes and probes.
+THREADS: Final = 64
+BODIES_AT_ONCE: Final = 48
+HEADER_TIMEOUT_MS: Final = 10_000
+_DRAIN_SECONDS: Final = 1.0
+_GIVE_UP_SECONDS: Final = 4.5
+
+
+class Granian(MTServer):
+    """granian's HTTP worker in threads of this process.
+
+    By default granian forks its worker from a master, and replaces it on SIGHUP: the state would go with it, and every
+    page of it would be paid for twice. What granian offers for free-threaded Python runs as well with a GIL: the
+    worker is Rust, and takes the GIL only to call the application.
+    """
+
+    def __init__(self, application: Application, reader: BodyReader, host: str, port: int) -> None:
+        super().__init__(
+            "mlexporter",
+            address=host,
+            port=port,
+            interface=Interfaces.WSGI,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+            blocking_threads=THREADS,
+            websockets=False,
+            log_enabled=False,
+        )
+        self._application = application
+        self._reader = reader
+
+    def _check_gil(self) -> None:
+        pass
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        AbstractServer.serve(self, None, lambda: self._application, wrap_loader=False)
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        """Stop: finish what was begun, within seconds."""
+        logger.info("stopping")
+        self._application.ready.clear()
+        self._reader.hurry(_DRAIN_SECONDS)
+        _give_up_later()
+        super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def signal_handler_reload(self, *args: Any, **kwargs: Any) -> None:
+        """Stay: nothing is reloaded, and no state is lost."""
+        logger.info("SIGHUP ignored: there is nothing to reload")
+
+
+def _give_up_later() -> None:
+    """End the process even if a request never ends."""
+
+    def give_up() -> None:
+        logger.error("a request did not end in time; leaving without it")
+        os._exit(1)
+
+    timer = threading.Timer(_GIVE_UP_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+
+
+def serve_granian(application: Application, reader: BodyReader, host: str, port: int) -> None:
+    """Serve with granian until a signal ends it."""
+    Granian(application, reader, host, port).run()
+
+
+def serve_waitress(application: Application, reader: BodyReader, host: str, port: int) -> None:
+    """Serve with waitress (pure Python, extra `[waitress]`) until a signal ends it."""
+    import waitress
+
+    server = waitress.create_server(application, host=host, port=port, threads=8, ident=None, channel_timeout=30)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        logger.info("stopping")
+        application.ready.clear()
+        _give_up_later()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, lambda *_: logger.info("SIGHUP ignored: there is nothing to reload"))
+    try:
+        server.run()
+    finally:
+        server.close()
+
+
+class Ticker:
+    """Calls `store.tick()` every 15 seconds, never on a scrape."""
+
+    def __init__(self, store: Store, seconds: float = TICK_SECONDS) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Tick until `stop`; to be run in a thread of its own. A late tick is one tick."""
+        while not self._stopped.wait(self._seconds):
+            try:
+                self._store.tick()
+            except Exception as error:  # noqa: BLE001 - a bug in one tick must not end the next ones
+                logger.error("tick failed", extra={"error": where(error)})
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopped.set()
+
+
+def start_thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    """Start a thread that does not keep the process alive."""
+    thread = threading.Thread(name=name, target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of a listen address in Prometheus manner: `:9877`, `127.0.0.1:9877`, `[::1]:9877`.
+
+    Raises:
+        ValueError: it is no such address.
+
+    >>> split_address(":9877"), split_address("[::1]:80")
+    (('0.0.0.0', 9877), ('::1', 80))
+
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise ValueError(f"{address!r} is no address; accepted are HOST:PORT and :PORT, with a port from 1 to 65535")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{address!r} is no address; an IPv6 host stands in brackets, as in [::1]:9877")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - all interfaces is what :PORT means
+
+
+def problem_with(host: str, port: int) -> str | None:
+    """Why nothing can listen there; None where it can."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return f"cannot listen on {host}:{port}: {error.strerror or error}"
+    return None

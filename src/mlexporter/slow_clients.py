@@ -1,0 +1,160 @@
+"""Reading request bodies so that a slow client costs itself and nobody else.
+
+The server gives every request a thread, and a read from a client that stalls holds it for as long as the client
+likes. So only some of the threads may read at once, which leaves others for scrapes and probes, and a watcher ends
+reads that stall: it asks the kernel which connections owe data and closes their receiving side. The read then ends
+short, and the client still gets its answer.
+"""
+
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mlexporter.decode.compression import too_large
+from mlexporter.samples import DecodeError, Reason
+
+logger = logging.getLogger(__name__)
+
+# struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
+_TIMES_AT: Final = 8 + 9 * 4
+_ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
+
+
+class BodyReader:
+    """Reads bodies up to a limit of bytes, of concurrency and of time.
+
+    Args:
+        limit: bytes of a body.
+        most: bodies that may be read at once; one more is refused as overload.
+        timeout: seconds a client may stay silent in the middle of a body.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self, limit: int, *, most: int = 48, timeout: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit = limit
+        self._room = threading.Semaphore(most)
+        self._timeout = timeout
+        self._clock = clock
+        self._reading: dict[int, float] = {}
+        self._stopped = threading.Event()
+
+    def read(self, environ: Mapping[str, Any]) -> bytes:
+        """The body of a request as it was sent.
+
+        Raises:
+            DecodeError: it is too large, it did not come in time, or too many others are being read.
+
+        """
+        length = _content_length(environ)
+        if length is not None and length > self._limit:
+            raise too_large(self._limit)
+        if length == 0:
+            return b""
+        if not self._room.acquire(blocking=False):
+            raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
+        thread = threading.get_ident()
+        self._reading[thread] = self._clock()
+        try:
+            body: bytes = environ["wsgi.input"].read(self._limit + 1 if length is None else length)
+        finally:
+            del self._reading[thread]
+            self._room.release()
+        if len(body) > self._limit:
+            raise too_large(self._limit)
+        if length is not None and len(body) < length:
+            raise DecodeError(
+                Reason.REQUEST_TIMEOUT, f"the body ended after {len(body)} of the {length} bytes of Content-Length"
+            )
+        return body
+
+    def watch(self) -> None:
+        """End stalled reads until `stop`; to be run in a thread of its own."""
+        while not self._stopped.wait(min(1.0, self._timeout / 4)):
+            self.end_stalled()
+
+    def end_stalled(self) -> int:
+        """End the reads that stall now; returns how many connections were closed for it."""
+        longest = self._clock() - min(self._reading.copy().values(), default=self._clock())
+        if longest < self._timeout:
+            return 0
+        # A connection that was used before and stalled within a millisecond of its last answer looks like an idle
+        # one, so it is closed only after a second time-out.
+        closed = close_stalled(self._timeout, doubtful=longest >= 2 * self._timeout)
+        if closed:
+            logger.warning("closed connections that stalled in the middle of a request", extra={"count": closed})
+        return closed
+
+    def hurry(self, timeout: float) -> None:
+        """Shorten the time-out, as at shutdown."""
+        self._timeout = timeout
+
+    def stop(self) -> None:
+        """End `watch`."""
+        self._stopped.set()
+
+
+def _content_length(environ: Mapping[str, Any]) -> int | None:
+    text = environ.get("CONTENT_LENGTH") or ""
+    if not text:
+        # neither a length nor chunks: there is no body
+        return None if environ.get("HTTP_TRANSFER_ENCODING") else 0
+    if not (text.isascii() and text.isdigit()):
+        raise DecodeError(Reason.INVALID_STRUCTURE, "Content-Length is not a number")
+    return int(text)
+
+
+def close_stalled(silence: float, *, doubtful: bool = False) -> int:
+    """Close the receiving side of this process's connections whose peer owes data for `silence` seconds.
+
+    Args:
+        silence: seconds.
+        doubtful: also those on which data was last sent and received in the same millisecond.
+
+    Returns:
+        How many there were; 0 on systems without /proc.
+
+    """
+    closed = 0
+    for connection in _connections():
+        with connection:
+            try:
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
+                (acknowledged,) = struct.unpack_from("Q", info, _ACKED_AT)
+                # An idle connection was last written to, a stalled one was last read from or never written to.
+                owing = sent > received or acknowledged <= 1 or (doubtful and sent == received)
+                if received >= silence * 1000 and owing:
+                    connection.shutdown(socket.SHUT_RD)
+                    closed += 1
+            except (OSError, struct.error):
+                continue  # closed meanwhile, or no TCP connection
+    return closed
+
+
+def _connections() -> Iterator[socket.socket]:
+    """Copies of this process's sockets that have a peer."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        return
+    for entry in list(descriptors.iterdir()):
+        try:
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            connection = socket.socket(fileno=os.dup(int(entry.name)))
+        except (OSError, ValueError):
+            continue  # closed meanwhile
+        try:
+            connection.getpeername()
+        except OSError:
+            connection.close()
+            continue
+        yield connection

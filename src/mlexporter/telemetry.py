@@ -1,0 +1,82 @@
+"""The exporter's own metrics: requests, refusals, scrapes, the process."""
+
+import platform
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from mlexporter import __version__, metrics
+from mlexporter.metrics import Metric
+from mlexporter.samples import Reason, Rejection
+
+_HTTP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_END = b"# EOF\n"
+
+
+class Telemetry:
+    """Counters of the exporter itself, in a registry of their own.
+
+    Args:
+        clock: Unix time in seconds.
+
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._rejected = self._counter(metrics.SAMPLES_REJECTED)
+        # every reason is there from the start: an increase from a counter that is born at 1 is 0
+        self._rejected_by = {reason: self._rejected.labels(reason.value) for reason in Reason}
+        self._requests = self._counter(metrics.HTTP_REQUESTS)
+        self._requests_by: dict[tuple[str, str, int], Counter] = {}
+        self._duration = self._histogram(metrics.HTTP_DURATION, _HTTP_BUCKETS)
+        self._duration_by: dict[str, Histogram] = {}
+        self._gauge(metrics.BUILD_INFO).labels(__version__, platform.python_version()).set(1)
+        self._reload_successful = self._gauge(metrics.RELOAD_SUCCESSFUL)
+        self._reload_timestamp = self._gauge(metrics.RELOAD_TIMESTAMP)
+        self.series = self._gauge(metrics.SERIES)
+        self.scrape_duration = self._histogram(metrics.SCRAPE_DURATION, _HTTP_BUCKETS)
+
+    def _counter(self, metric: Metric) -> Counter:
+        return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=self.registry)
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def _histogram(self, metric: Metric, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self.registry)
+
+    def rejected(self, rejection: Rejection) -> None:
+        """Count refused samples."""
+        self._rejected_by[rejection.reason].inc(rejection.count)
+
+    def refused(self, reason: Reason) -> None:
+        """Count a request that was refused as a whole."""
+        self._rejected_by[reason].inc()
+
+    def request(self, handler: str, method: str, code: int, seconds: float) -> None:
+        """Count an answered request."""
+        key = (handler, method, code)
+        requests = self._requests_by.get(key)
+        if requests is None:
+            requests = self._requests_by[key] = self._requests.labels(handler, method, str(code))
+        requests.inc()
+        duration = self._duration_by.get(handler)
+        if duration is None:
+            duration = self._duration_by[handler] = self._duration.labels(handler)
+        duration.observe(seconds)
+
+    def loaded(self) -> None:
+        """Note that the configuration was loaded."""
+        self._reload_successful.set(1)
+        self._reload_timestamp.set(self._clock())
+
+    def page(self, *, openmetrics: bool) -> bytes:
+        """The families as text, without an end-of-file mark."""
+        if openmetrics:
+            text: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call]
+            return text.removesuffix(_END)
+        return generate_latest(self.registry)

