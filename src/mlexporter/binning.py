@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlexporter.baseline import Baseline, CategoricalColumn, NumericColumn
 from mlexporter.categories import Missing, category_of
 from mlexporter.edges import Floats, Ints
-from mlexporter.samples import Batch, Role, Values
+from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Batch, Role, Values
 
 Bools = NDArray[np.bool_]
 
@@ -105,6 +105,7 @@ class Binner:
 
     def count(self, batches: Sequence[Batch], *, squares: bool = False) -> Counts:
         """Count samples into bins; `squares` too while a baseline is learned from them."""
+        batches = _joined(batches)
         counts = self.zero()
         rows = sum(batch.size for batch in batches)
         bins, sums, invalid = counts.bins, counts.sums, counts.invalid
@@ -197,6 +198,13 @@ def to_floats(values: Values, out: Floats) -> int:
         pass
     else:
         return 0
+    try:
+        # the same without those that are missing: a comparison by identity is cheaper than a look at the type
+        struct.pack_into(f"{len(values)}d", out.data, 0, *[math.nan if value is None else value for value in values])
+    except (struct.error, OverflowError):
+        pass
+    else:
+        return 0
     invalid = 0
     if not set(map(type, values)) <= _NUMBER_TYPES:
         kept = [value if type(value) in _NUMBER_TYPES else _WRONG for value in values]
@@ -219,6 +227,44 @@ def _as_float(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def _joined(batches: Iterable[Batch]) -> list[Batch]:
+    """Runs of single samples with the same features as one batch each: a slice a column instead of many look-ups."""
+    joined: list[Batch] = []
+    run: list[Batch] = []
+    names: tuple[str, ...] = ()
+    for batch in batches:
+        if batch.size == 1:
+            own = tuple(batch.features)
+            if own != names:
+                joined += _as_one(run, names)
+                run, names = [], own
+            run.append(batch)
+        else:
+            joined.append(batch)
+    return joined + _as_one(run, names)
+
+
+def _as_one(run: list[Batch], names: tuple[str, ...]) -> list[Batch]:
+    """Single samples with the same features, as one batch, if that is worth while."""
+    if len(run) < 2 or not names:
+        return run
+    flat = [value for batch in run for (value,) in batch.features.values()]
+
+    def column(role: Role, name: str) -> Values | None:
+        values = [batch.values(role, name) for batch in run]
+        return None if all(value is None for value in values) else [value[0] if value else None for value in values]
+
+    return [
+        Batch(
+            size=len(run),
+            features={name: flat[i :: len(names)] for i, name in enumerate(names)},
+            prediction=column(Role.PREDICTION, PREDICTION_COLUMN),
+            confidence=column(Role.PREDICTION, CONFIDENCE_COLUMN),
+            label=column(Role.LABEL, LABEL_COLUMN),
+        )
+    ]
 
 
 def _gather(batches: Iterable[Batch], role: Role, name: str) -> list[object]:

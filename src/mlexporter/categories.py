@@ -57,8 +57,9 @@ def shorten(category: str) -> str:
 
 
 def _whole(value: int) -> str:
-    # Python refuses to write thousands of decimal digits; hexadecimal ones cost nothing
-    return str(value) if value.bit_length() < LONGEST else _bounded(hex(value))
+    # Python refuses to write thousands of decimal digits, but not hexadecimal ones
+    text = str(value) if value.bit_length() < 3 * LONGEST else hex(value)
+    return text if len(text) <= LONGEST else _bounded(text)
 
 
 def _bounded(category: str) -> str:

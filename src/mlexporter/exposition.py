@@ -20,6 +20,7 @@ from mlexporter.labels import bin_labels
 from mlexporter.metrics import Metric
 from mlexporter.registry import LATENCY_BUCKETS
 from mlexporter.snapshot import Latency, Monitor, Snapshot, VersionSnapshot
+from mlexporter.statistics import Reference
 
 _WINDOW_METRICS = (
     metrics.WINDOW_SAMPLES, metrics.PSI, metrics.PSI_NOISE_FLOOR, metrics.JS_DISTANCE, metrics.HELLINGER_DISTANCE,
@@ -132,13 +133,22 @@ class _VersionLines:
             for label in bin_labels(column, export_names=column.name not in snapshot.hidden)
         ]
         self.bins = [prefix(metrics.COLUMN_BIN.name, own) for own in bins]
-        self.ratios = [prefix(metrics.COLUMN_BASELINE_RATIO.name, own) for own in bins]
+        self._ratios = [prefix(metrics.COLUMN_BASELINE_RATIO.name, own) for own in bins]
+        self._ratios_of: tuple[Reference, list[bytes]] | None = None
         self.invalid = [prefix(metrics.VALUES_INVALID.name, own) for own in columns]
         self.histogram = _HistogramLines(monitor.binner, labels)
         self.windows = [
             [[prefix(metric.name, {**own, "window": window}) for own in columns] for metric in _WINDOW_METRICS]
             for window, _, _ in snapshot.windows
         ]
+
+    def ratios(self, reference: Reference) -> list[bytes]:
+        """The lines of the baseline's shares, numbers and all, which change with the baseline only."""
+        if self._ratios_of is None or self._ratios_of[0] is not reference:
+            family = _Family()
+            family.add(self._ratios, self.monitor.statistician.baseline_ratios(reference))
+            self._ratios_of = (reference, family.parts)
+        return self._ratios_of[1]
 
 
 class _Family:
@@ -224,7 +234,7 @@ class Exposition:
         assert version.counts is not None
         counts = version.counts
         families[metrics.COLUMN_BIN.name].add(lines.bins, statistician.exported(counts.bins).astype(np.float64))
-        families[metrics.COLUMN_BASELINE_RATIO.name].add(lines.ratios, statistician.baseline_ratios(version.reference))
+        families[metrics.COLUMN_BASELINE_RATIO.name].parts += lines.ratios(version.reference)
         families[metrics.VALUES_INVALID.name].add(lines.invalid, counts.invalid.astype(np.float64))
         families[metrics.COLUMN_VALUE.name].add(
             lines.histogram.prefixes, lines.histogram.values(counts.bins, counts.sums)

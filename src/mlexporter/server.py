@@ -3,6 +3,7 @@
 Flask costs some 80 microseconds a request, which is more than the whole way of a sample into the store.
 """
 
+import contextlib
 import gzip
 import logging
 import threading
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
-MAX_ERRORS_LISTED: Final = 20
+LARGE_BODY: Final = 64 << 10  # bytes
+MAX_ERRORS_LISTED: Final = decode.REJECTIONS_LISTED
 _PATHS: Final = {"/v1/samples": "POST", "/metrics": "GET"}
 _STATUS: Final = {
     200: "200 OK", 400: "400 Bad Request", 404: "404 Not Found", 405: "405 Method Not Allowed",
@@ -78,6 +80,7 @@ class Application:
         self._reader = reader
         self._exposition = Exposition()
         self._exposition_lock = threading.Lock()
+        self._large_body = threading.Lock()
         self.ready = threading.Event()
         self._flask = _flask_application(self, store, config, clock)
 
@@ -103,14 +106,18 @@ class Application:
 
     def _samples(self, environ: Environ) -> Answer:
         try:
-            body = decode.decompress(
-                self._reader.read(environ),
-                environ.get("HTTP_CONTENT_ENCODING", ""),
-                self._config.limits.max_body_bytes,
-            )
-            decoded = decode.decode(body, environ.get("CONTENT_TYPE", ""))
+            sent = self._reader.read(environ)
+            # A body takes several times its size while it is decoded. Python decodes one at a time anyway, so no time is
+            # lost if large ones wait for each other, and memory is bounded.
+            with self._large_body if len(sent) > LARGE_BODY else contextlib.nullcontext():
+                return self._decode(sent, environ)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)
+
+    def _decode(self, sent: bytes, environ: Environ) -> Answer:
+        encoding = environ.get("HTTP_CONTENT_ENCODING", "")
+        body = decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
+        decoded = decode.decode(body, environ.get("CONTENT_TYPE", ""))
         outcome = self._store.observe(decoded.batches)
         rejections = (*decoded.rejections, *outcome.rejections)
         if not rejections:

@@ -51,21 +51,57 @@ class WindowStatistics(msgspec.Struct, frozen=True):
     new_category_ratio: Floats
 
 
+class _GroupReference(msgspec.Struct, frozen=True):
+    """A baseline's side of the statistics of one group: (C, B) shares, their roots, smoothed shares, and (C,) rows."""
+
+    shares: Floats
+    roots: Floats
+    smoothed: Floats
+    values: Floats
+    psi_min_rows: Floats
+
+
+class _OrderedReference(msgspec.Struct, frozen=True):
+    """A baseline's side of the statistics that need an order, over the fine bins of the numeric columns.
+
+    `positions` are the means of the bins, and a point inside of those without rows.
+    """
+
+    shares: Floats
+    filled: NDArray[np.bool_]
+    positions: Floats
+    stddevs: Floats
+
+
+class _PreparedReference(msgspec.Struct, frozen=True):
+    """What follows from a reference alone."""
+
+    reference: Reference
+    groups: tuple[_GroupReference, ...]
+    ordered: _OrderedReference | None
+
+
 class _Picks:
     """Takes a padded (C, B) matrix out of a flat vector: which elements, and which of the matrix are padding."""
 
     def __init__(self, starts: Sequence[Sequence[int]]) -> None:
         """`starts[c]` are the indices of column c's elements."""
         width = max((len(indices) for indices in starts), default=0)
-        self.valid: NDArray[np.bool_] = np.zeros((len(starts), width), dtype=np.bool_)
-        self._index: Ints = np.zeros((len(starts), width), dtype=np.int64)
+        # Stored bin by bin: a sum over the bins of a column then runs along many columns at once, twice as fast.
+        valid = np.zeros((width, len(starts)), dtype=np.bool_)
+        self._index: Ints = np.zeros((width, len(starts)), dtype=np.int64)
         for row, indices in enumerate(starts):
-            self.valid[row, : len(indices)] = True
-            self._index[row, : len(indices)] = indices
+            valid[: len(indices), row] = True
+            self._index[: len(indices), row] = indices
+        self._padding = ~valid if not valid.all() else None
+        self.valid: NDArray[np.bool_] = valid.T
 
     def __call__(self, flat: NDArray[Number]) -> NDArray[Number]:
         """The matrix, 0 where padded."""
-        return np.where(self.valid, flat[self._index], flat.dtype.type(0))
+        matrix = flat[self._index]
+        if self._padding is not None:
+            matrix[self._padding] = 0
+        return matrix.T
 
 
 class _Group:
@@ -89,6 +125,8 @@ class _Group:
                 picks.append(span[:-1])
         self._psi_picks = _Picks(picks)
 
+        self.psi_widths: Ints = self._psi_picks.valid.sum(axis=1)
+
     @property
     def psi_valid(self) -> NDArray[np.bool_]:
         return self._psi_picks.valid
@@ -105,7 +143,7 @@ def _exported(columns: Iterable[Column]) -> Iterable[range]:
 
 
 class Statistician:
-    """Computes the statistics of one binner's columns. Immutable; what depends on the bins only is made once."""
+    """Computes the statistics of one binner's columns. What depends on the bins only is made once."""
 
     def __init__(self, binner: Binner) -> None:
         self._starts = coarse_starts(binner)
@@ -118,6 +156,13 @@ class Statistician:
         ]
         # the values of numeric columns in their fine bins, below and above among them, missing not
         self._fine = _Picks([range(int(a), int(b) - 1) for a, b in pairwise(binner.offsets[: numeric + 1])])
+        # a point inside of each fine bin, and the last one again where a column has fewer bins than another
+        self._inside = np.full(self._fine.valid.T.shape, 0.0).T
+        for row, column in enumerate(binner.numeric):
+            inside = (*column.edges, column.edges[-1])
+            self._inside[row, : len(inside)] = inside
+            self._inside[row, len(inside) :] = inside[-1]
+        self._prepared: _PreparedReference | None = None
         last = binner.offsets[1:] - 1
         self._missing = last
         self._below = binner.offsets[:numeric]
@@ -154,41 +199,83 @@ class Statistician:
             sums: the window's sums of values, flat, of the numeric columns.
 
         """
+        prepared = self._prepare(reference)
         statistics = {name: np.full(self._columns, np.nan) for name in WindowStatistics.__struct_fields__}
-        exported, baseline = self.exported(bins), self.exported(reference.bins)
+        exported = self.exported(bins)
         enough = np.zeros(self._columns, dtype=np.bool_)
-        for group in self._groups:
+        for group, baseline in zip(self._groups, prepared.groups, strict=True):
             here = group.columns
-            p, q = group.exported(exported), group.exported(baseline)
-            values, baseline_values = group.psi_bins(bins), group.psi_bins(reference.bins)
-            n, m = values.sum(axis=1).astype(np.float64), baseline_values.sum(axis=1).astype(np.float64)
-            width = group.psi_valid.sum(axis=1).astype(np.float64)
-            statistics["samples"][here] = p.sum(axis=1)
-            enough[here] = (n >= drift.MIN_ROWS) & (m >= drift.MIN_ROWS)
+            counts, values = group.exported(exported), group.psi_bins(bins)
+            n = values.sum(axis=1)
+            p = drift.shares(counts)
+            statistics["samples"][here] = counts.sum(axis=1)
+            enough[here] = (n >= drift.MIN_ROWS) & (baseline.values >= drift.MIN_ROWS)
             statistics["psi"][here] = np.where(
-                (n >= drift.psi_min_rows(m, width)) & enough[here] & (width > 1),
-                drift.psi(baseline_values, values, group.psi_valid),
+                (n >= baseline.psi_min_rows) & enough[here],
+                drift.psi_between(baseline.smoothed, drift.smoothed_shares(values, group.psi_valid), group.psi_valid),
                 np.nan,
             )
-            statistics["psi_noise_floor"][here] = drift.psi_noise_floor(n, m, width)
-            statistics["js_distance"][here] = drift.js_distance(q, p)
-            statistics["hellinger_distance"][here] = drift.hellinger_distance(q, p)
-        if self._fine.valid.size:
-            self._compute_ordered(reference, bins, sums, statistics)
+            statistics["psi_noise_floor"][here] = drift.psi_noise_floor(n, baseline.values, group.psi_widths)
+            statistics["js_distance"][here] = drift.js_between(baseline.shares, p)
+            statistics["hellinger_distance"][here] = drift.hellinger_between(baseline.roots, np.sqrt(p))
+        if prepared.ordered is not None:
+            self._compute_ordered(prepared.ordered, bins, sums, statistics)
         for name in ("js_distance", "hellinger_distance", "ks_distance", "wasserstein_stddevs"):
             statistics[name][~enough] = np.nan
         statistics["psi_noise_floor"][np.isnan(statistics["psi"])] = np.nan
         self._compute_ratios(bins, statistics)
         return WindowStatistics(**statistics)
 
-    def _compute_ordered(self, reference: Reference, bins: Ints, sums: Floats, statistics: dict[str, Floats]) -> None:
+    def _compute_ordered(
+        self, baseline: _OrderedReference, bins: Ints, sums: Floats, statistics: dict[str, Floats]
+    ) -> None:
         """Statistics that need an order, from all fine bins of the numeric columns."""
-        p, q = self._fine(bins), self._fine(reference.bins)
-        statistics["ks_distance"][self._numeric] = drift.ks_distance(q, p)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            distance = drift.wasserstein_distance(q, self._fine(reference.sums) / q, p, self._fine(sums) / p)
-            stddevs = np.where(reference.stddevs > 0, reference.stddevs, np.nan)
-            statistics["wasserstein_stddevs"][self._numeric] = distance / stddevs
+        counts = self._fine(bins)
+        p = drift.shares(counts)
+        difference = np.cumsum(p - baseline.shares, axis=1)
+        statistics["ks_distance"][self._numeric] = drift.ks_between(difference)
+        filled = counts > 0
+        means = np.divide(self._fine(sums), counts, out=baseline.positions.copy(order="K"), where=filled)
+        q_at = np.where(baseline.filled | ~filled, baseline.positions, means)
+        distance = drift.wasserstein_between(baseline.shares, q_at, p, means, difference)
+        statistics["wasserstein_stddevs"][self._numeric] = distance / baseline.stddevs
+
+    def _prepare(self, reference: Reference) -> _PreparedReference:
+        """The baseline's side of the statistics, made once for a baseline that stays."""
+        known = self._prepared
+        if known is not None and known.reference is reference:
+            return known
+        exported = self.exported(reference.bins)
+        groups: list[_GroupReference] = []
+        for group in self._groups:
+            q = drift.shares(group.exported(exported))
+            values = group.psi_bins(reference.bins)
+            rows = values.sum(axis=1)
+            least = drift.psi_min_rows(rows.astype(np.float64), group.psi_widths)
+            groups.append(
+                _GroupReference(
+                    shares=q,
+                    roots=np.sqrt(q),
+                    smoothed=drift.smoothed_shares(values, group.psi_valid),
+                    values=rows.astype(np.float64),
+                    psi_min_rows=np.where(group.psi_widths > 1, least, np.inf),
+                )
+            )
+        prepared = _PreparedReference(reference, tuple(groups), self._prepare_ordered(reference))
+        self._prepared = prepared
+        return prepared
+
+    def _prepare_ordered(self, reference: Reference) -> _OrderedReference | None:
+        if not self._fine.valid.size:
+            return None
+        counts = self._fine(reference.bins)
+        filled = counts > 0
+        return _OrderedReference(
+            shares=drift.shares(counts),
+            filled=filled,
+            positions=np.divide(self._fine(reference.sums), counts, out=self._inside.copy(order="K"), where=filled),
+            stddevs=np.where(reference.stddevs > 0, reference.stddevs, np.nan),
+        )
 
     def _compute_ratios(self, bins: Ints, statistics: dict[str, Floats]) -> None:
         samples = np.where(statistics["samples"] > 0, statistics["samples"], np.nan)

@@ -29,7 +29,7 @@ from mlexporter.snapshot import Latency, Monitor, Outcome, Snapshot, VersionSnap
 # Rows, batches and bytes of request bodies that may wait to be counted.
 FOLD_ROWS: Final = 8192
 FOLD_BATCHES: Final = 1024
-FOLD_BYTES: Final = 4 << 20
+FOLD_BYTES: Final = 2 << 20
 
 
 class _Fold(msgspec.Struct, frozen=True):

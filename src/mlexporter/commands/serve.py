@@ -106,6 +106,7 @@ def serve(
     serving.start_thread("ticker", ticker.run)
     serving.start_thread("slow-clients", reader.watch)
     telemetry.loaded()
+    serving.tune_memory()
     application.ready.set()
     logger.info(
         "listening",

@@ -8,9 +8,10 @@ from typing import Final
 
 from mlexporter.decode import ndjson, samples_json
 from mlexporter.decode.compression import decompress
+from mlexporter.decode.rows import REJECTIONS_LISTED
 from mlexporter.samples import Decoded, DecodeError, Reason
 
-__all__ = ["FORMATS", "decode", "decompress"]
+__all__ = ["FORMATS", "REJECTIONS_LISTED", "decode", "decompress"]
 
 FORMATS: Final[Mapping[str, Callable[[bytes], Decoded]]] = {
     "application/json": samples_json.decode,

@@ -6,6 +6,9 @@ from typing import Final
 from mlexporter.samples import DecodeError, Reason
 
 _MAGIC: Final = b"\x1f\x8b"
+# gzip members may follow each other, as in a file that was appended to; empty ones cost a sender nothing
+_MOST_MEMBERS: Final = 10_000
+_CHUNK: Final = 65536
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -32,22 +35,30 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         if len(body) > limit:
             raise too_large(limit)
         return body
+    try:
+        return _gunzip(memoryview(body), limit)
+    except zlib.error as error:
+        raise DecodeError(Reason.INVALID_GZIP, f"the body is not valid gzip: {error}") from error
+
+
+def _gunzip(body: memoryview, limit: int) -> bytes:
     parts: list[bytes] = []
-    room = limit
-    while body:
+    room, at = limit, 0
+    for _ in range(_MOST_MEMBERS):
         inflater = zlib.decompressobj(wbits=31)
-        try:
-            part = inflater.decompress(body, room + 1)
-        except zlib.error as error:
-            raise DecodeError(Reason.INVALID_GZIP, f"the body is not valid gzip: {error}") from error
-        room -= len(part)
-        if room < 0:
-            raise too_large(limit)
-        if not inflater.eof:
-            raise DecodeError(Reason.INVALID_GZIP, "the gzip body ends too early")
-        parts.append(part)
-        body = inflater.unused_data  # gzip members may follow each other
-    return b"".join(parts)
+        while not inflater.eof:
+            if at >= len(body):
+                raise DecodeError(Reason.INVALID_GZIP, "the gzip body ends too early")
+            # in chunks, for what is not used of one is copied: all the rest of the body for each member
+            chunk = body[at : at + _CHUNK]
+            parts.append(inflater.decompress(chunk, room + 1))
+            at += len(chunk) - len(inflater.unused_data)
+            room -= len(parts[-1])
+            if room < 0:
+                raise too_large(limit)
+        if at == len(body):
+            return b"".join(parts)
+    raise DecodeError(Reason.INVALID_GZIP, f"the gzip body has more than {_MOST_MEMBERS} members")
 
 
 def too_large(limit: int) -> DecodeError:

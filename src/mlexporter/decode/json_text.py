@@ -8,6 +8,8 @@ import orjson
 from mlexporter.samples import DecodeError, Reason
 
 _LENIENT: Final = (b"NaN", b"Infinity")
+# -9223372036854775808 to 9999999999999999999: what orjson takes for an integer has no more digits
+_INTEGER_DIGITS: Final = 20
 
 
 def loads(body: bytes) -> object:
@@ -29,7 +31,7 @@ def loads(body: bytes) -> object:
 
 def _loads_lenient(body: bytes) -> object:
     try:
-        document: object = json.loads(body.decode("utf-8"))
+        document: object = json.loads(body.decode("utf-8"), parse_int=_number)
         # A lone surrogate cannot be written as UTF-8 again: refuse it here, as orjson does.
         json.dumps(document, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
@@ -37,6 +39,11 @@ def _loads_lenient(body: bytes) -> object:
     except (ValueError, RecursionError) as error:
         raise DecodeError(Reason.INVALID_JSON, f"the body is not valid JSON: {error}") from error
     return document
+
+
+def _number(digits: str) -> int | float:
+    """An integer, or beyond the range of those the number it is nearest to, as orjson has it; 1e400 is infinity."""
+    return int(digits) if len(digits) <= _INTEGER_DIGITS else float(digits)
 
 
 def _invalid(error: json.JSONDecodeError) -> DecodeError:

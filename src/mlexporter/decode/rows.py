@@ -6,9 +6,12 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
+import msgspec
+
 from mlexporter.samples import Batch, Decoded, DecodeError, Reason, Rejection, Values
 
 NAME_LENGTH: Final = 128
+REJECTIONS_LISTED: Final = 20
 # Rows that hardly share a column would fill a table that is mostly empty, and far larger than the request.
 _TABLE_CELLS_PER_VALUE: Final = 8
 _FREE_TABLE_CELLS: Final = 20_000
@@ -31,11 +34,9 @@ def decode_rows(
         indices: where each row stood in the request, if not at its index.
 
     """
-    if not rows:
-        return Decoded(())
     good: list[Row] = rows  # type: ignore[assignment]
-    rejections: list[Rejection] = []
-    if not _all_good(good):
+    rejections = Rejections()
+    if len(rows) <= 1 or not _all_good(good):
         good = []
         for i, row in enumerate(rows):
             problem = _problem(row)
@@ -43,11 +44,34 @@ def decode_rows(
                 good.append(row)  # type: ignore[arg-type]
             else:
                 reason, message, column = problem
-                rejections.append(Rejection(i if indices is None else indices[i], reason, message, column))
-    if not good:
-        return Decoded((), tuple(rejections))
-    batches = tuple(_batch(part, model, version, weight * len(part) // len(rows)) for part in _tables(good))
-    return Decoded(batches, tuple(rejections))
+                rejections.add(Rejection(i if indices is None else indices[i], reason, message, column))
+    batches = [
+        _batch(part, features, model, version, weight * len(part) // len(rows)) for part, features in _tables(good)
+    ]
+    return Decoded(tuple(batches), rejections.listed())
+
+
+class Rejections:
+    """Rejections of one body: the first 20 one by one, the others as a count per reason.
+
+    So millions of wrong samples in one body cost no memory. `add` them in the order of their index.
+    """
+
+    def __init__(self) -> None:
+        self._first: list[Rejection] = []
+        self._others: dict[Reason, list[Any]] = {}
+
+    def add(self, rejection: Rejection) -> None:
+        """Count a rejection."""
+        if len(self._first) < REJECTIONS_LISTED:
+            self._first.append(rejection)
+        else:
+            self._others.setdefault(rejection.reason, [rejection, 0])[1] += rejection.count
+
+    def listed(self) -> tuple[Rejection, ...]:
+        """The first ones, then one per reason that counts all others of it."""
+        others = (msgspec.structs.replace(first, count=count) for first, count in self._others.values())
+        return (*self._first, *others)
 
 
 def _all_good(rows: list[Row]) -> bool:
@@ -98,17 +122,39 @@ def field_problem(fields: Mapping[str, Any]) -> tuple[Reason, str, str | None] |
     return None
 
 
-def _tables(rows: list[Row]) -> list[list[Row]]:
-    """Rows that make up one table each: all of them, unless that table would be mostly empty."""
-    values = sum(len(row["features"]) for row in rows)
-    names = len(set().union(*(row["features"] for row in rows)))
-    if names * len(rows) <= _TABLE_CELLS_PER_VALUE * values + _FREE_TABLE_CELLS:
-        return [rows]
-    return [[row] for row in rows]
+def _tables(rows: list[Row]) -> list[tuple[list[Row], dict[str, Values]]]:
+    """Rows with their features as columns: one table of all, unless most of it would be empty."""
+    if not rows:
+        return []
+    features: list[Row] = [row["features"] for row in rows]
+    columns = _uniform_columns(features)
+    if columns is not None:
+        return [(rows, columns)]
+    names = list(dict.fromkeys(chain.from_iterable(features)))
+    if len(names) * len(rows) <= _TABLE_CELLS_PER_VALUE * sum(map(len, features)) + _FREE_TABLE_CELLS:
+        return [(rows, {name: [row.get(name) for row in features] for name in names})]
+    return [([row], _single_row(row["features"])) for row in rows]
 
 
-def _batch(rows: list[Row], model: str | None, version: str | None, weight: int) -> Batch:
-    members = set().union(*rows)
+def _single_row(features: Row) -> dict[str, Values]:
+    return dict(zip(features, zip(features.values(), strict=True), strict=True))
+
+
+def _uniform_columns(features: list[Row]) -> dict[str, Values] | None:
+    """Objects to columns, the fast way; None where they do not all have the same names."""
+    if len(features) == 1:
+        return _single_row(features[0])
+    names = list(features[0])
+    if len(names) < 2 or set(map(len, features)) != {len(names)}:
+        return None
+    try:
+        return dict(zip(names, zip(*map(itemgetter(*names), features), strict=True), strict=True))
+    except KeyError:
+        return None
+
+
+def _batch(rows: list[Row], features: dict[str, Values], model: str | None, version: str | None, weight: int) -> Batch:
+    members = rows[0].keys() if len(rows) == 1 else set().union(*rows)
 
     def column(name: str) -> list[Any] | None:
         return [row.get(name) for row in rows] if name in members else None
@@ -116,7 +162,7 @@ def _batch(rows: list[Row], model: str | None, version: str | None, weight: int)
     prediction, confidence = split_probabilities(column("prediction"))
     return Batch(
         size=len(rows),
-        features=_feature_columns([row["features"] for row in rows]),
+        features=features,
         model=model,
         version=version,
         prediction=prediction,
@@ -127,20 +173,6 @@ def _batch(rows: list[Row], model: str | None, version: str | None, weight: int)
         errors=count_errors(column("error")),
         weight=weight,
     )
-
-
-def _feature_columns(features: list[Row]) -> dict[str, Values]:
-    """Objects to columns; None where an object lacks a name."""
-    names = list(features[0])
-    if len(features) == 1:
-        return {name: (value,) for name, value in features[0].items()}
-    if len(names) > 1 and set(map(len, features)) == {len(names)}:
-        try:
-            return dict(zip(names, zip(*map(itemgetter(*names), features), strict=True), strict=True))
-        except KeyError:
-            pass
-    names = list(dict.fromkeys(chain.from_iterable(features)))
-    return {name: [row.get(name) for row in features] for name in names}
 
 
 def split_probabilities(predictions: Values | None) -> tuple[Values | None, Values | None]:

@@ -1,10 +1,19 @@
 """`application/json` of `POST /v1/samples`: row form, column form, a single sample."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 from mlexporter.decode.json_text import loads
-from mlexporter.decode.rows import count_errors, decode_rows, field_problem, kind, name_of, split_probabilities
+from mlexporter.decode.rows import (
+    Rejections,
+    count_errors,
+    decode_rows,
+    field_problem,
+    kind,
+    name_of,
+    split_probabilities,
+)
 from mlexporter.samples import Batch, Decoded, DecodeError, Reason, Rejection
 
 _SHAPES: Final = '"samples" (a list of samples), "columns" (an object of columns) or "features" (one sample)'
@@ -51,10 +60,8 @@ def _decode_columns(columns: object, model: str | None, version: str | None, wei
         if columns.get(name) is not None
     }
     size = _common_length(features, others)
-    rejections = _row_problems(others, size)
+    rejections, kept = _row_problems(others, size)
     if rejections:
-        refused = {rejection.index for rejection in rejections}
-        kept = [i for i in range(size) if i not in refused]
         features = {name: [values[i] for i in kept] for name, values in features.items()}
         others = {name: [values[i] for i in kept] for name, values in others.items()}
         size = len(kept)
@@ -85,7 +92,7 @@ def _common_length(features: dict[str, Any], others: dict[str, Any]) -> int:
             where = f"{path}.{name}" if path else name
             if not isinstance(column, list):
                 raise DecodeError(
-                    Reason.INVALID_STRUCTURE, f'column "{where[:200]}" is a list of values, not {kind(column)}', name
+                    Reason.INVALID_STRUCTURE, f'column "{where[:200]}" is a list of values, not {kind(column)}', name[:200]
                 )
             if size is None:
                 size = len(column)
@@ -93,23 +100,26 @@ def _common_length(features: dict[str, Any], others: dict[str, Any]) -> int:
                 raise DecodeError(
                     Reason.UNEQUAL_COLUMNS,
                     f'column "{where[:200]}" has {len(column)} values, the columns before it have {size}',
-                    name,
+                    name[:200],
                 )
     return size or 0
 
 
-def _row_problems(others: dict[str, Any], size: int) -> tuple[Rejection, ...]:
-    """Samples whose id, latency or error is not what it should be."""
+def _row_problems(others: dict[str, Any], size: int) -> tuple[tuple[Rejection, ...], Sequence[int]]:
+    """Samples whose id, latency or error is not what it should be, and the indices of the others."""
     given: dict[str, list[Any]] = {name: others[name] for name in _FIELDS if name in others}
     if _plain(given):
-        return ()
-    rejections: list[Rejection] = []
+        return (), range(size)
+    rejections = Rejections()
+    kept: list[int] = []
     for i in range(size):
         problem = field_problem({name: values[i] for name, values in given.items()})
-        if problem is not None:
+        if problem is None:
+            kept.append(i)
+        else:
             reason, message, column = problem
-            rejections.append(Rejection(i, reason, message, column))
-    return tuple(rejections)
+            rejections.add(Rejection(i, reason, message, column))
+    return rejections.listed(), kept
 
 
 def _plain(given: dict[str, list[Any]]) -> bool:

@@ -56,7 +56,6 @@ class SamplePusher:
         self._changed = threading.Condition()
         # Guarded by the condition.
         self._queue: deque[Served] = deque()
-        self._in_flight = 0
         self._accepted = self._rejected = self._dropped = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sample-pusher", daemon=True)
@@ -74,10 +73,13 @@ class SamplePusher:
             self._dropped += len(offered[room:])
             self._changed.notify_all()
 
-    def drain(self, timeout: float) -> bool:
-        """Wait until all that was offered is sent or given up; False if that took longer than `timeout` seconds."""
+    def settle(self, total: int, timeout: float) -> bool:
+        """Wait until the fate of `total` samples since the start is known; False after `timeout` seconds.
+
+        An empty queue would not do to wait for: the model answers before it queues.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._in_flight, timeout)
+            return self._changed.wait_for(lambda: self._accepted + self._rejected + self._dropped >= total, timeout)
 
     def close(self) -> None:
         """Stop sending; what is still queued counts as dropped."""
@@ -103,7 +105,6 @@ class SamplePusher:
                     self._accepted += accepted
                     self._rejected += rejected
                     self._dropped += len(batch) - accepted - rejected
-                    self._in_flight = 0
                     self._changed.notify_all()
 
     def _take(self) -> list[Served]:
@@ -111,9 +112,7 @@ class SamplePusher:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             self._changed.wait_for(lambda: len(self._queue) >= BATCH_SAMPLES or self._closing, BATCH_SECONDS)
-            batch = [self._queue.popleft() for _ in range(min(BATCH_SAMPLES, len(self._queue)))]
-            self._in_flight = len(batch)
-            return batch
+            return [self._queue.popleft() for _ in range(min(BATCH_SAMPLES, len(self._queue)))]
 
     def _send(self, connection: Connection, batch: Sequence[Served]) -> tuple[int, int]:
         """How many the exporter accepted and rejected; (0, 0) where it could not be told of them."""

@@ -44,7 +44,7 @@ def table(readings: Readings, before: Readings | None, missing_before: Mapping[s
     lines = [click.style(_HEADER, bold=True)]
     for column in readings.columns:
         old = earlier.get((column.role, column.name), column)
-        lines.append(
+        line = (
             f"{column.name:<12}{column.samples or 0:9,.0f} "
             f"{cell(column.psi, old.psi, '.4f')}"
             f"{cell(column.noise_floor, None, '.4f')}"
@@ -53,6 +53,7 @@ def table(readings: Readings, before: Readings | None, missing_before: Mapping[s
             f"{cell(column.wasserstein, old.wasserstein, '.2f')}"
             f" {cell(column.missing, old.missing, '.1%')}{_note(column, missing_before)}"
         )
+        lines.append(line.rstrip())
     return lines
 
 

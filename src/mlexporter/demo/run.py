@@ -230,7 +230,7 @@ def _send_and_read(stage: Stage, rows: int, *, drifting: bool) -> Readings:
         stage.client.ask(stage.traffic.batch(size, drifting=drifting))
         left -= size
         stage.stop.check()
-    stage.pusher.drain(COUNTED_SECONDS)
+    stage.pusher.settle(stage.client.answered, COUNTED_SECONDS)
     end = time.monotonic() + COUNTED_SECONDS
     while True:
         readings = stage.readings()
@@ -256,7 +256,7 @@ def _run_live(stage: Stage) -> int:
             _watch(stage, live)
         except StopRequestedError:
             say("\nending")
-    stage.pusher.drain(2.0)
+    stage.pusher.settle(stage.client.answered, 2.0)
     say(_account(stage, None))
     return 0
 

@@ -1,0 +1,52 @@
+# Everything runs in a virtual environment of its own, .venv, which is made as it is needed: all that has to be there is
+# Python 3.11 or later. PYTHON names another one: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test lint check bench clean
+
+help:
+	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
+	@echo 'make test    run the tests (ARGS=... goes to pytest)'
+	@echo 'make check   what CI runs: lint, format, types, tests'
+	@echo 'make bench   measure, side by side with prometheus_client'
+	@echo 'make clean   remove everything that was made here'
+
+demo: $(VENV)/.demo
+	$(BIN)/mlexporter demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each set of packages, made again when pyproject.toml changes. The package itself is installed in place.
+$(VENV)/.demo: pyproject.toml $(VENV)/.made
+	@echo 'installing mlexporter and what the demo needs into $(VENV) ...'
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.made
+	@echo 'installing mlexporter and what the tests need into $(VENV) ...'
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,580 @@
+"""The one mutable state: nothing that was accepted is lost, whoever writes and reads at the same time."""
+
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conftest import Clock, baseline, bin_counts, categorical, numeric
+from mlexporter.baseline import Baseline, NumericColumn
+from mlexporter.binning import Binner, Counts
+from mlexporter.config import ColumnConfig, Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
+from mlexporter.learning import Learner
+from mlexporter.samples import Batch, Reason, Role
+from mlexporter.snapshot import VersionSnapshot
+from mlexporter.store import FOLD_BATCHES, FOLD_BYTES, FOLD_ROWS, Store
+
+EDGES = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0)
+PROFILE = baseline(
+    numeric("x", EDGES, np.random.default_rng(0).normal(0, 1, 1000)),
+    categorical("plan", {"pro": 600, "free": 400}),
+)
+WINDOWS = (Window(60.0, "1m"), Window(3600.0, "1h"))
+LEARN = 300
+PERIOD = 1000.0
+
+
+def configured(clock: Clock, *versions: str) -> Store:
+    """A store that knows the model m in these versions, and nothing else."""
+    models = tuple(ModelConfig(name="m", version=version) for version in versions or ("1",))
+    return Store(
+        Config(models=models, windows=WINDOWS), {("m", version): PROFILE for version in versions or ("1",)}, clock
+    )
+
+
+def discovering(clock: Clock, **limits: int) -> Store:
+    """A store that knows nothing and learns what comes."""
+    discovery = DiscoveryConfig(enabled=True, learn_samples=LEARN, learn_period=PERIOD, max_models=3, max_columns=4)
+    return Store(Config(windows=WINDOWS, discovery=discovery, limits=LimitsConfig(**limits)), {}, clock)
+
+
+def numbers(rows: int, seed: int = 0, *, model: str | None = "m", version: str | None = None) -> Batch:
+    values: list[object] = np.random.default_rng(seed).normal(0, 1, rows).tolist()
+    return Batch(rows, {"x": values}, model=model, version=version)
+
+
+def find(store: Store, version: str, model: str = "m") -> VersionSnapshot:
+    (found,) = (known for known in store.snapshot().versions if (known.model, known.version) == (model, version))
+    return found
+
+
+def bins(store: Store, version: str = "1") -> list[int]:
+    counts = find(store, version).counts
+    assert counts is not None
+    counted: list[int] = counts.bins.tolist()
+    return counted
+
+
+def names(store: Store) -> list[tuple[str, str]]:
+    return [(version.model, version.version) for version in store.snapshot().versions]
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [[1], [1] * 50, [FOLD_ROWS - 1, 1, 1], [3 * FOLD_ROWS], [1] * (FOLD_BATCHES + 3)])
+def test_a_snapshot_right_after_observe_holds_it(sizes: list[int]) -> None:
+    store = configured(Clock())
+    batches = [numbers(size, i) for i, size in enumerate(sizes)]
+    assert store.observe(batches).accepted == sum(sizes)
+    raw = [value for batch in batches for value in batch.features["x"]]
+    version = find(store, "1")
+    assert version.samples == sum(sizes)
+    assert bins(store) == [*bin_counts(EDGES, np.array(raw, dtype=float)).tolist(), 0, 0, 0, 0, sum(sizes)]
+    for _, window, sums in version.windows:
+        assert window.tolist() == bins(store)
+        assert sums.sum() == pytest.approx(sum(map(float, np.array(raw, dtype=float))))
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rows, in batches and in bytes; nobody needs to read for it to be counted."""
+    folded: list[int] = []
+    count = Binner.count
+
+    def counting(self: Binner, batches: Sequence[Batch], *, squares: bool = False) -> Counts:
+        folded.append(len(batches))
+        return count(self, batches, squares=squares)
+
+    monkeypatch.setattr(Binner, "count", counting)
+    store = configured(Clock())
+    half = numbers(FOLD_ROWS // 2)
+    store.observe([half, half, half])
+    assert folded == [2]
+    store.observe([half])
+    assert folded == [2, 2]
+    store.observe([numbers(1)] * (FOLD_BATCHES + 1))
+    assert folded == [2, 2, FOLD_BATCHES]
+    store.snapshot()
+    assert folded == [2, 2, FOLD_BATCHES, 1]
+    heavy = Batch(1, {"x": [1.0]}, model="m", weight=FOLD_BYTES // 2)
+    store.observe([heavy, heavy])
+    assert folded == [2, 2, FOLD_BATCHES, 1, 2]
+
+
+def test_other_things_that_samples_tell() -> None:
+    clock = Clock()
+    store = configured(clock)
+    assert find(store, "1").last_sample is None
+    clock.now += 5
+    latencies = [0.001, 0.0011, None, 30.0, 31.0, 0.0]
+    store.observe([Batch(6, {"x": [1] * 6, "y": ["?"] * 6}, model="m", latency_seconds=latencies, errors=2)])
+    clock.now += 5
+    version = find(store, "1")
+    assert version.last_sample == clock.now - 5
+    assert (version.errors, version.unknown, version.samples) == (2, 6, 6)
+    assert version.latency.counts.tolist() == [2, 1, *[0] * 11, 1, 1]
+    assert version.latency.sum == pytest.approx(61.0021)
+
+
+def test_windows_forget_by_the_clock() -> None:
+    clock = Clock(1_700_000_000.0)
+    store = configured(clock)
+    store.observe([numbers(10)])
+    store.tick()
+    clock.now += 60
+    store.observe([numbers(5)])
+    held = [(label, int(window.sum()) // 2) for label, window, _ in find(store, "1").windows]
+    assert held == [("1m", 5), ("1h", 15)]
+    clock.now += 3600
+    store.tick()
+    held = [(label, int(window.sum()) // 2) for label, window, _ in find(store, "1").windows]
+    assert held == [("1m", 0), ("1h", 0)]
+    assert find(store, "1").samples == 15
+
+
+# -- models and versions -----------------------------------------------------------------------------------------------
+
+
+def test_versions_are_counted_apart() -> None:
+    store = configured(Clock(), "1", "2")
+    store.observe([numbers(3, version="2"), numbers(4, version="1"), numbers(5)])
+    # samples without a version are of the first one that is configured
+    assert (find(store, "1").samples, find(store, "2").samples) == (9, 3)
+    assert sum(bins(store, "1")) == 18
+    assert sum(bins(store, "2")) == 6
+
+
+def test_unknown_model_costs_its_neighbours_nothing() -> None:
+    store = configured(Clock())
+    outcome = store.observe([numbers(2), numbers(3, model="other"), numbers(4)])
+    assert outcome.accepted == 6
+    assert [(one.reason, one.count) for one in outcome.rejections] == [(Reason.UNKNOWN_MODEL, 3)]
+    assert names(store) == [("m", "1")]
+
+
+def test_rollout_is_held_against_the_newest_baseline() -> None:
+    entries = ModelConfig(name="m", version="1", task="binary"), ModelConfig(name="m", version="2")
+    newest = baseline(numeric("x", (0.0, 1.0), [0.5]))
+    store = Store(Config(models=entries, windows=WINDOWS), {("m", "1"): PROFILE, ("m", "2"): newest}, Clock())
+    store.observe([Batch(2, {"x": [0.5, 9]}, model="m", version="3")])
+    version = find(store, "3")
+    assert version.monitor is not None
+    assert version.monitor.baseline.hash == newest.hash
+    assert version.task == "binary"
+    assert bins(store, "3") == [0, 1, 1, 0]
+    assert bins(store, "1") == [0] * 13
+    assert store.baseline("m", "3") == newest
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+
+def learned(store: Store, version: str = "unversioned") -> Baseline:
+    found = store.baseline("m", version)
+    assert found is not None
+    return found
+
+
+def column_x(profile: Baseline) -> NumericColumn:
+    column = next(column for column in profile.columns if column.name == "x")
+    assert isinstance(column, NumericColumn)
+    return column
+
+
+def check_baseline(profile: Baseline, raw: NDArray[np.float64]) -> None:
+    """Its counts and moments are those of the raw data, whatever its edges are."""
+    column = column_x(profile)
+    assert list(column.counts) == bin_counts(column.edges, raw).tolist()
+    assert profile.rows == len(raw)
+    assert column.mean == pytest.approx(np.nanmean(raw), rel=1e-9)
+    assert column.stddev == pytest.approx(np.nanstd(raw), rel=1e-9)
+    index = np.searchsorted(np.asarray(column.edges), raw, side="left")
+    for i, mean in enumerate(column.means):
+        inside = raw[(index == i) & ~np.isnan(raw)]
+        assert mean == (pytest.approx(inside.mean(), rel=1e-9) if len(inside) else None)
+
+
+def test_discovery_from_first_sample_to_frozen_baseline() -> None:
+    clock = Clock()
+    store = discovering(clock)
+    drawn = np.random.default_rng(1).normal(5, 2, 1000)
+    drawn[::7] = np.nan
+    sent = 0
+
+    def send(rows: int) -> VersionSnapshot:
+        nonlocal sent
+        store.observe([Batch(rows, {"x": drawn[sent : sent + rows].tolist()}, model="m")])
+        sent += rows
+        return find(store, "unversioned")
+
+    first = send(LEARN - 1)
+    assert (first.monitor, first.counts, first.learned_rows, first.samples) == (None, None, LEARN - 1, LEARN - 1)
+    assert first.windows == ()
+    assert store.baseline("m", "unversioned") is None
+    second = send(1)
+    assert (second.learned_rows, second.samples) == (None, LEARN)
+    assert second.monitor is not None
+    assert second.monitor.baseline.provisional
+    check_baseline(learned(store), drawn[:LEARN])
+    # bins are fixed, and counts begin at 0: samples that were learned from do not count as live ones
+    assert second.counts is not None
+    assert second.counts.bins.sum() == 0
+    edges = column_x(learned(store)).edges
+    for rows in (1, 99, 100):
+        third = send(rows)
+        assert third.reference is not None
+        assert third.reference.rows == sent
+        check_baseline(learned(store), drawn[:sent])
+        assert column_x(learned(store)).edges == edges
+        assert learned(store).provisional
+    assert third.counts is not None
+    assert third.counts.bins.tolist() == bin_counts(edges, drawn[LEARN:sent]).tolist()
+    clock.now += PERIOD - 1
+    store.tick()
+    assert learned(store).provisional
+    clock.now += 1
+    store.tick()
+    frozen = learned(store)
+    assert not frozen.provisional
+    assert frozen.source == "learned"
+    assert (frozen.model, frozen.version) == ("m", "unversioned")
+    check_baseline(frozen, drawn[:sent])
+    fourth = send(100)
+    clock.now += PERIOD
+    store.tick()
+    assert learned(store) == frozen
+    assert fourth.counts is not None
+    assert fourth.counts.bins.tolist() == bin_counts(edges, drawn[LEARN:sent]).tolist()
+    assert fourth.reference is not None
+    assert fourth.reference.rows == 500
+
+
+def test_a_configured_model_without_a_baseline_learns_with_its_types() -> None:
+    entry = ModelConfig(name="m", version="1", columns={"zip": ColumnConfig(type="categorical")})
+    discovery = DiscoveryConfig(enabled=True, learn_samples=LEARN)
+    store = Store(Config(models=(entry,), windows=WINDOWS, discovery=discovery), {}, Clock())
+    store.observe([Batch(LEARN, {"zip": [10115 + i % 3 for i in range(LEARN)]}, model="m")])
+    (column,) = learned(store, "1").columns
+    assert column.counts == (100, 100, 100, 0, 0, 0)
+
+
+def test_a_rollout_of_a_learning_model_freezes_with_it() -> None:
+    clock = Clock()
+    store = discovering(clock)
+    store.observe([numbers(LEARN, version="1"), numbers(50, 2, version="2")])
+    rolled = find(store, "2")
+    assert rolled.samples == 50
+    assert rolled.monitor is not None
+    assert rolled.monitor.baseline.provisional
+    clock.now += PERIOD
+    store.tick()
+    assert not learned(store, "2").provisional
+    assert learned(store, "2") == learned(store, "1")
+
+
+def test_columns_beyond_the_cap_are_not_learned() -> None:
+    store = discovering(Clock())
+    store.observe([Batch(LEARN, {f"x{i}": [1.5] * LEARN for i in range(6)}, model="m")])
+    assert [column.name for column in learned(store).columns] == ["x0", "x1", "x2", "x3"]
+    assert find(store, "unversioned").unknown == 2 * LEARN
+    store.observe([Batch(1, {f"x{i}": [1.5] for i in range(6)}, model="m")])
+    assert find(store, "unversioned").unknown == 2 * LEARN + 2
+
+
+# -- caps --------------------------------------------------------------------------------------------------------------
+
+
+def test_max_versions_and_retirement_of_idle_ones() -> None:
+    clock = Clock()
+    config = Config(models=(ModelConfig(name="m", version="1"),), windows=WINDOWS, limits=LimitsConfig(max_versions=3))
+    store = Store(config, {("m", "1"): PROFILE}, clock)
+    series = store.snapshot().series
+    store.observe([numbers(1, version="2"), numbers(1, version="3")])
+    assert store.snapshot().series == 3 * series
+    outcome = store.observe([numbers(7, version="4")])
+    assert [(one.reason, one.count) for one in outcome.rejections] == [(Reason.VERSION_LIMIT, 7)]
+    clock.now += 3600  # the longest window
+    store.observe([numbers(1, version="3")])
+    assert store.observe([numbers(7, version="4")]).accepted == 0
+    clock.now += 1
+    assert store.observe([numbers(7, version="4")]).accepted == 7
+    # the configured one has been idle for ever, and stays
+    assert names(store) == [("m", "1"), ("m", "3"), ("m", "4")]
+    assert store.snapshot().series == 3 * series
+    # one that comes back is a new one
+    clock.now += 3601
+    store.observe([numbers(5, version="2")])
+    assert find(store, "2").samples == 5
+
+
+def test_a_version_that_others_learn_from_is_not_retired() -> None:
+    clock = Clock()
+    discovery = DiscoveryConfig(enabled=True, learn_samples=LEARN, learn_period=86_400.0)
+    store = Store(Config(windows=WINDOWS, discovery=discovery, limits=LimitsConfig(max_versions=2)), {}, clock)
+    store.observe([numbers(LEARN, version="1"), numbers(1, version="2")])
+    clock.now += 7200
+    store.observe([numbers(1, version="3")])
+    assert names(store) == [("m", "1"), ("m", "3")]
+    clock.now += 86_400
+    store.tick()
+    assert not learned(store, "3").provisional
+    # then it may go
+    store.observe([numbers(1, version="3"), numbers(1, version="4")])
+    assert names(store) == [("m", "3"), ("m", "4")]
+
+
+def test_max_series_refuses_models_versions_and_baselines() -> None:
+    store = discovering(Clock(), max_series=60)
+    # 23 series a version before it has a baseline
+    outcome = store.observe([numbers(1, model=name) for name in "abc"])
+    assert (outcome.accepted, outcome.rejections[0].reason) == (2, Reason.SERIES_LIMIT)
+    assert store.snapshot().series == 46
+    outcome = store.observe([numbers(1, model="a", version="2")])
+    assert outcome.rejections[0].reason is Reason.SERIES_LIMIT
+    # learned, but with no room for its columns
+    assert store.observe([numbers(LEARN, model="a")]).accepted == LEARN
+    outcome = store.observe([numbers(5, model="a")])
+    assert [(one.reason, one.count) for one in outcome.rejections] == [(Reason.SERIES_LIMIT, 5)]
+    version = find(store, "unversioned", "a")
+    assert (version.samples, version.monitor, version.learned_rows) == (LEARN + 1, None, None)
+    assert store.snapshot().series == 46
+    # the other one goes on
+    assert store.observe([numbers(5, model="b")]).accepted == 5
+
+
+# -- bugs and threads --------------------------------------------------------------------------------------------------
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Fail, instead of hanging for ever, if work does not end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "the store is stuck"
+
+
+@pytest.mark.parametrize("learning", [False, True])
+def test_a_bug_in_counting_wedges_nothing(monkeypatch: pytest.MonkeyPatch, learning: bool) -> None:
+    clock = Clock()
+    entries = tuple(ModelConfig(name=name, version="1") for name in "mno")
+    profiles = {} if learning else {(name, "1"): PROFILE for name in "mno"}
+    store = Store(Config(models=entries, windows=WINDOWS), profiles, clock)
+
+    def broken(*_: object, **__: object) -> Counts:
+        raise ZeroDivisionError
+
+    # all three wait when the snapshot takes them, and the first one breaks
+    store.observe([numbers(3, model=name) for name in "mno"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "add", broken)
+        patch.setattr(Binner, "count", broken)
+        with pytest.raises(ZeroDivisionError):
+            store.snapshot()
+        store.observe([numbers(3, model=name) for name in "mno"])
+        with pytest.raises(ZeroDivisionError):
+            store.tick()
+
+    def later() -> None:
+        store.observe([numbers(5, model=name) for name in "mno"])
+        store.tick()
+        assert [version.samples for version in store.snapshot().versions] == [5, 5, 5]
+
+    within(10, later)
+    assert [version.samples for version in store.snapshot().versions] == [5, 5, 5]
+
+
+def test_a_bug_in_one_model_costs_no_other_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = tuple(ModelConfig(name=name, version="1") for name in "mno")
+    other = baseline(numeric("y", (0.0, 1.0), [0.5]))
+    profiles = {("m", "1"): PROFILE, ("n", "1"): other, ("o", "1"): PROFILE}
+    store = Store(Config(models=entries, windows=WINDOWS), profiles, Clock())
+    store.observe([numbers(3, model=name) for name in "mno"])
+    count = Binner.count
+
+    def broken(self: Binner, batches: Sequence[Batch], *, squares: bool = False) -> Counts:
+        assert self.columns[0].name != "y"
+        return count(self, batches, squares=squares)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Binner, "count", broken)
+        with pytest.raises(AssertionError):
+            store.snapshot()
+    assert [version.samples for version in store.snapshot().versions] == [3, 0, 3]
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that take turns all the time."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+PLANS = ("pro", "free", "new", None)
+MODELS = (("m", "1"), ("m", "2"), ("n", "unversioned"))
+
+
+class Crowd:
+    """Threads that write and read one store at random, and what they wrote."""
+
+    def __init__(self, store: Store, clock: Clock, seed: int) -> None:
+        self.store = store
+        self.clock = clock
+        self.seed = seed
+        self.sent: list[list[Batch]] = []
+        self.errors: list[BaseException] = []
+        self.lock = threading.Lock()
+
+    def run(self, threads: int) -> None:
+        workers = [threading.Thread(target=self._work, args=(self.seed + i,)) for i in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+            assert not worker.is_alive(), "the store is stuck"
+        if self.errors:
+            raise self.errors[0]
+
+    def _work(self, seed: int) -> None:
+        own: list[Batch] = []
+        try:
+            chance, source = random.Random(seed), np.random.default_rng(seed)
+            for _ in range(60):
+                batches = [self._batch(chance, source) for _ in range(chance.randint(1, 3))]
+                outcome = self.store.observe(batches)
+                assert outcome.accepted == sum(batch.size for batch in batches)
+                own += batches
+                if chance.random() < 0.2:
+                    self._read(own)
+                if chance.random() < 0.05:
+                    self.store.tick()
+                with self.lock:
+                    self.clock.now += chance.choice([0, 0, 1])
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            self.errors.append(error)
+        self.sent.append(own)
+
+    @staticmethod
+    def _batch(chance: random.Random, source: np.random.Generator) -> Batch:
+        model, version = chance.choice(MODELS)
+        size = chance.choice([1, 1, 1, 5, 300, 2500])
+        x: list[object] = [None if chance.random() < 0.1 else value for value in source.normal(0, 2, size).tolist()]
+        plan = [chance.choice(PLANS) for _ in range(size)]
+        return Batch(
+            size, {"x": x, "plan": plan}, model=model, version=version, errors=chance.randint(0, 1), weight=size
+        )
+
+    def _read(self, own: list[Batch]) -> None:
+        """A snapshot holds at least what this thread sent, and all its counts are of one moment."""
+        for version in self.store.snapshot().versions:
+            mine = sum(batch.size for batch in own if (batch.model, batch.version) == (version.model, version.version))
+            assert version.samples >= mine
+            counts = version.counts
+            assert counts is not None
+            assert counts.rows == version.samples
+            x, plan = counts.bins[:8].sum(), counts.bins[8:].sum()
+            assert x == plan == version.samples
+            for _, window, _ in version.windows:
+                assert window[:8].sum() == window[8:].sum() == version.samples
+
+
+def expected_counts(batches: Sequence[Batch]) -> list[int]:
+    """The bins of PROFILE by numpy and by hand."""
+    x = np.array([value for batch in batches for value in batch.features["x"]], dtype=np.float64)
+    plans = Counter(value for batch in batches for value in batch.features["plan"])
+    return [*bin_counts(EDGES, x).tolist(), plans["pro"], plans["free"], 0, plans["new"], plans[None]]
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_lose_nothing() -> None:
+    clock = Clock()
+    entries = ModelConfig(name="m", version="1"), ModelConfig(name="m", version="2"), ModelConfig(name="n")
+    config = Config(models=entries, windows=(Window(86_400.0, "24h"), Window(7 * 86_400.0, "7d")))
+    store = Store(config, dict.fromkeys(MODELS, PROFILE), clock)
+    crowd = Crowd(store, clock, seed=100)
+    crowd.run(8)
+    sent = [batch for own in crowd.sent for batch in own]
+    assert len(crowd.sent) == 8
+    for version in store.snapshot().versions:
+        batches = [batch for batch in sent if (batch.model, batch.version) == (version.model, version.version)]
+        expected = expected_counts(batches)
+        assert version.samples == sum(batch.size for batch in batches)
+        assert version.errors == sum(batch.errors for batch in batches)
+        assert version.counts is not None
+        assert version.counts.bins.tolist() == expected
+        for _, window, sums in version.windows:
+            assert window.tolist() == expected
+            assert sums == pytest.approx(version.counts.sums, rel=1e-9)
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_lose_nothing_while_a_baseline_is_learned() -> None:
+    """Whatever samples the bins come from: all of them are in the baseline when it freezes, each once."""
+    clock = Clock()
+    store = discovering(clock)
+    sent: list[NDArray[np.float64]] = []
+
+    together = threading.Barrier(8)
+
+    def work(seed: int) -> None:
+        together.wait()
+        source = np.random.default_rng(seed)
+        for rows in source.integers(1, 60, 50):
+            x = source.normal(0, 1, rows)
+            sent.append(x)
+            store.observe([Batch(int(rows), {"x": x.tolist()}, model="m")])
+            if rows % 7 == 0:
+                assert find(store, "unversioned").samples >= rows
+            if rows % 11 == 0:
+                store.tick()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "the store is stuck"
+    raw = np.concatenate(sent)
+    assert find(store, "unversioned").samples == len(raw)
+    clock.now += PERIOD
+    store.tick()
+    check_baseline(learned(store), raw)
+
+
+def test_no_thread_sets_back_the_windows_of_another() -> None:
+    """The clock is read under the lock: whoever read it first also comes first."""
+    clock = Clock()
+    store = configured(clock)
+    store.observe([numbers(4)])
+    store.tick()
+    lock = store._lock
+    held: list[bool] = []
+
+    def watching() -> float:
+        held.append(lock.locked())
+        return clock.now
+
+    store._clock = watching
+    store.observe([numbers(1)])
+    store.snapshot()
+    store.tick()
+    assert held
+    assert all(held)
+
+
+def test_roles_are_told_apart() -> None:
+    profile = baseline(
+        numeric("x", (0.0, 1.0), [0.5]),
+        numeric("prediction", (0.0, 1.0), [0.5], role=Role.PREDICTION),
+        categorical("prediction", {"a": 1}),
+        categorical("label", {"a": 1}, role=Role.LABEL),
+    )
+    store = Store(Config(models=(ModelConfig(name="m", version="1"),)), {("m", "1"): profile}, Clock())
+    store.observe([Batch(1, {"prediction": ["a"]}, model="m", prediction=[0.5], label=["b"])])
+    assert bins(store) == [0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]
