@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
 	@echo 'make test    run the tests (ARGS=... goes to pytest)'
-	@echo 'make check   what CI runs: lint, format, types, tests'
+	@echo 'make lint    lint, format, types'
+	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
 	@echo 'make clean   remove everything that was made here'
 

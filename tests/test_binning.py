@@ -278,6 +278,25 @@ def test_unknown_columns_do_not_depend_on_the_form() -> None:
     assert together.unknown == alone.unknown == 2
 
 
+def test_single_samples_whose_columns_come_in_another_order() -> None:
+    binner = Binner(baseline(numeric("x", (0.0, 1.0, 2.0), [0.5]), PLAN, numeric("y", (0.0, 1.0), [0.5])))
+    singles = [
+        Batch(1, {"x": [1.5], "y": [0.5], "plan": ["pro"]}),
+        Batch(1, {"y": [0.5], "x": [1.5], "plan": ["pro"]}, prediction=["a"]),
+        Batch(1, {"plan": ["pro"], "x": [1.5], "y": [0.5], "z": [1]}, confidence=[0.5]),
+        Batch(1, {"x": [1.5]}),
+        Batch(1, {}),
+        Batch(1, {"x": [1.5], "y": [None], "plan": [[]]}, label=["a"]),
+        Batch(2, {"x": [1.5, 0.5], "y": [9, 9], "plan": ["pro", 3]}),
+        Batch(1, {"x": [1.5], "y": [0.5], "plan": ["pro"]}),
+        Batch(1, {"x": ["?"], "y": [0.5], "plan": ["pro"]}, prediction=["a"]),
+    ]
+    counts = binner.count(singles)
+    assert counts.bins.tolist() == [0, 1, 7, 0, 2, 0, 5, 2, 3, 6, 1, 0, 0, 0, 0, 3]
+    assert counts.invalid.tolist() == [1, 0, 1]
+    assert (counts.rows, counts.unknown) == (10, 4)
+
+
 def test_no_batches_and_no_rows() -> None:
     binner = Binner(baseline(numeric("x", (0.0, 1.0), [0.5]), PLAN))
     for counts in (binner.zero(), binner.count([]), binner.count([Batch(0, {}), Batch(0, {"x": [], "plan": []})])):

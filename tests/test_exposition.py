@@ -224,7 +224,13 @@ def test_pages_of_one_exposition_are_those_of_a_new_one() -> None:
     changed = Store(Config(models=(entry,), windows=WINDOWS), {("churn", "7"): other}, Clock()).snapshot()
     first, grown = scrape(), scrape(3000)
     empty = Store(Config(), {}, Clock()).snapshot()
-    for snapshot in (first, first, changed, empty, grown, first):
+    # a baseline that is learned grows under the same bins
+    learning = Store(Config(discovery=DiscoveryConfig(enabled=True, learn_samples=200)), {}, Clock())
+    learned = []
+    for value in (1.0, 2.0, 3.0):
+        learning.observe([Batch(200, {"x": [0.0, value] * 100}, model="churn", version="7")])
+        learned.append(learning.snapshot())
+    for snapshot in (first, first, changed, empty, grown, *learned, first):
         for openmetrics in (False, True):
             expected = Exposition().page(snapshot, openmetrics=openmetrics)
             assert exposition.page(snapshot, openmetrics=openmetrics) == expected

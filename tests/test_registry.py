@@ -6,8 +6,8 @@ import pytest
 
 from conftest import baseline, categorical, numeric
 from mlexporter.baseline import Baseline
-from mlexporter.config import Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
-from mlexporter.registry import UNVERSIONED, Registry, Version
+from mlexporter.config import UNVERSIONED, Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
+from mlexporter.registry import Registry, Version
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import Monitor
 
@@ -169,6 +169,14 @@ def test_max_versions_and_retirement_of_silent_ones() -> None:
     assert resolve(known, "m", "4", NOW + HOUR + 1.5) == ("m", "4")
     assert listed(known) == ["m 1", "m 2", "m 4"]
     assert known.series == 3 * OLD_SERIES
+
+
+def test_a_configured_version_is_never_retired() -> None:
+    known = registry(("m", "1"), profiles=[OLD], max_versions=2)
+    assert resolve(known, "m", "1", NOW - 9 * HOUR) == ("m", "1")
+    assert resolve(known, "m", "2", NOW) == ("m", "2")
+    assert resolve(known, "m", "3", NOW) is Reason.VERSION_LIMIT
+    assert listed(known) == ["m 1", "m 2"]
 
 
 def test_versions_of_other_models_do_not_count() -> None:

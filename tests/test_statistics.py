@@ -225,6 +225,22 @@ def test_exported_bins_and_baseline_ratios() -> None:
     assert reference.sums.sum() == pytest.approx(np.nansum(TRAINING))
 
 
+def test_the_reference_may_change_between_calls() -> None:
+    """A baseline that is being learned grows from scrape to scrape, under the same bins."""
+    binner = Binner(baseline(age(), plan()))
+    one = reference_of(binner)
+    other = reference_of(Binner(baseline(age(LIVE), plan())))
+    live = np.concatenate([bin_counts(FINE, LIVE), plan_counts(LIVE_PLANS)])
+    statistician = Statistician(binner)
+    for reference in (one, other, one):
+        fresh = Statistician(binner).compute(reference, live, other.sums)
+        again = statistician.compute(reference, live, other.sums)
+        for name in WindowStatistics.__struct_fields__:
+            np.testing.assert_array_equal(getattr(again, name), getattr(fresh, name))
+    assert statistician.compute(other, live, other.sums).ks_distance[0] == 0
+    assert statistician.compute(one, live, other.sums).ks_distance[0] > 0.1
+
+
 def test_a_baseline_without_columns() -> None:
     binner = Binner(baseline())
     statistician, reference = Statistician(binner), reference_of(binner)

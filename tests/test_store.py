@@ -416,6 +416,71 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+def test_a_snapshot_waits_for_what_another_thread_is_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = configured(Clock())
+    counting, go_on = threading.Event(), threading.Event()
+    count = Binner.count
+
+    def slow(self: Binner, batches: Sequence[Batch], *, squares: bool = False) -> Counts:
+        counting.set()
+        assert go_on.wait(30)
+        return count(self, batches, squares=squares)
+
+    monkeypatch.setattr(Binner, "count", slow)
+    writer = threading.Thread(target=store.observe, args=([numbers(FOLD_ROWS)],))
+    writer.start()
+    assert counting.wait(30)
+    read: list[int] = []
+    reader = threading.Thread(target=lambda: read.append(find(store, "1").samples))
+    reader.start()
+    reader.join(0.05)
+    assert reader.is_alive(), "it did not wait"
+    # counting holds up readers, never writers
+    within(10, lambda: store.observe([numbers(1)]))
+    go_on.set()
+    writer.join(30)
+    reader.join(30)
+    assert read == [FOLD_ROWS]
+    assert find(store, "1").samples == FOLD_ROWS + 1
+
+
+def test_one_thread_at_a_time_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = discovering(Clock())
+    learning, go_on = threading.Event(), threading.Event()
+    add = Learner.add
+    entered: list[int] = []
+
+    def slow(self: Learner, batch: Batch) -> None:
+        entered.append(batch.size)
+        learning.set()
+        assert go_on.wait(30)
+        add(self, batch)
+
+    monkeypatch.setattr(Learner, "add", slow)
+    first = threading.Thread(target=store.observe, args=([numbers(LEARN, 1)],))
+    first.start()
+    assert learning.wait(30)
+    # what comes meanwhile waits, without holding up who brings it
+    within(10, lambda: store.observe([numbers(LEARN + 1, 2)]))
+    assert entered == [LEARN]
+    # and a reader waits for it
+    reader = threading.Thread(target=store.snapshot)
+    reader.start()
+    reader.join(0.05)
+    assert reader.is_alive(), "it did not wait"
+    assert entered == [LEARN]
+    go_on.set()
+    first.join(30)
+    reader.join(30)
+    version = find(store, "unversioned")
+    assert entered == [LEARN]
+    assert version.samples == 2 * LEARN + 1
+    assert version.counts is not None
+    assert version.counts.rows == LEARN + 1
+    assert version.monitor is not None
+    assert version.monitor.baseline.rows == LEARN
+
+
 PLANS = ("pro", "free", "new", None)
 MODELS = (("m", "1"), ("m", "2"), ("n", "unversioned"))
 

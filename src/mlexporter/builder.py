@@ -35,7 +35,7 @@ MEMORY_LIMIT: Final = 1 << 30
 MAX_CATEGORIES: Final = 200_000
 _FEWEST_CATEGORIES: Final = 2_000
 # What sorting a column and counting its values takes, as a multiple of the column, and what a category takes.
-_WORKING_COPIES: Final = 6
+_WORKING_COPIES: Final = 7
 _CATEGORY_BYTES: Final = 120
 # Columns with no more different values than this are counted value by value, however many rows there are.
 _DISTINCT: Final = 64
@@ -370,4 +370,6 @@ def _objects(cells: Cells) -> list[object]:
 
 def _top(counts: Counter[_Value], most: int) -> list[tuple[_Value, int]]:
     """The most frequent ones, of equal ones the smaller first."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    names = sorted(counts)
+    names.sort(key=counts.__getitem__, reverse=True)  # a stable sort keeps equal ones in order
+    return [(name, counts[name]) for name in names[:most]]

@@ -3,7 +3,7 @@
 import click
 
 from mlexporter import __version__
-from mlexporter.commands.baseline import baseline
+from mlexporter.commands.baseline import baseline_group
 from mlexporter.commands.check import check
 from mlexporter.commands.serve import serve
 from mlexporter.demo import demo_command
@@ -16,6 +16,6 @@ def main() -> None:
 
 
 main.add_command(serve)
-main.add_command(baseline)
+main.add_command(baseline_group)
 main.add_command(check)
 main.add_command(demo_command, "demo")

@@ -371,6 +371,10 @@ class _Csv(_Text):
 
     def _decide(self, name: str, cells: tuple[str, ...], given: ColumnType | None) -> ColumnType | None:
         """The type of a column from its first chunk with a value."""
+        if given is None:
+            floats = _parse(cells)
+            if floats is not None and not np.isnan(floats).all():
+                return "numeric"
         values = frozenset(cells) - MISSING_TOKENS
         if not values:
             return None
@@ -379,8 +383,6 @@ class _Csv(_Text):
             self._whole.add(name)
         if given is not None:
             return given
-        if _parse(cells) is not None:
-            return "numeric"
         if all(value.lower() in ("true", "false") for value in values):
             return "boolean"
         if self._delimiter != "," and all(map(_DECIMAL_COMMA.fullmatch, values)):

@@ -24,18 +24,20 @@ _NOISE_FLOOR_CHANCE: Final = 1e-3
 _MOST_BINS: Final = 1 << 8
 
 
-def _chi2_upper(chance: float) -> Floats:
+def _chi2_upper(chance: float, bins: int) -> Floats:
     """Upper quantiles of chi2 by degrees of freedom, NaN at 0: a table, for the inverse costs a microsecond each."""
-    return np.concatenate([[np.nan], special.chdtri(np.arange(1, _MOST_BINS), chance)])
+    return np.concatenate([[np.nan], special.chdtri(np.arange(1, bins), chance)])
 
 
-def _freedom(bins: Counts) -> Ints:
-    """Degrees of freedom of so many bins, for the tables."""
-    return np.maximum(np.asarray(bins, dtype=np.int64) - 1, 0)
+_CHI2_NOISE_FLOOR: Final = _chi2_upper(_NOISE_FLOOR_CHANCE, _MOST_BINS)
+_CHI2_INTEREST: Final = _chi2_upper(_PSI_CHANCE, _MOST_BINS)
 
 
-_CHI2_NOISE_FLOOR: Final = _chi2_upper(_NOISE_FLOOR_CHANCE)
-_CHI2_INTEREST: Final = _chi2_upper(_PSI_CHANCE)
+def _chi2(table: Floats, chance: float, bins: Counts) -> Floats:
+    """The upper quantiles for so many bins, one degree of freedom less than that."""
+    freedom: Ints = np.maximum(np.asarray(bins, dtype=np.int64) - 1, 0)
+    most = int(freedom.max(initial=0))
+    return (table if most < len(table) else _chi2_upper(chance, most + 1))[freedom]
 
 
 def shares(counts: Counts) -> Floats:
@@ -90,7 +92,7 @@ def psi_noise_floor(live_rows: Floats, baseline_rows: Floats, bins: Counts) -> F
     0.030665
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        result: Floats = (1 / live_rows + 1 / baseline_rows) * _CHI2_NOISE_FLOOR[_freedom(bins)]
+        result: Floats = (1 / live_rows + 1 / baseline_rows) * _chi2(_CHI2_NOISE_FLOOR, _NOISE_FLOOR_CHANCE, bins)
     return np.where(np.isfinite(result), result, np.nan)
 
 
@@ -102,7 +104,7 @@ def psi_min_rows(baseline_rows: Floats, bins: Counts) -> Floats:
     >>> float(np.floor(psi_min_rows(np.array([10000.0]), np.array([10])))[0])
     469.0
     """
-    chi2 = _CHI2_INTEREST[_freedom(bins)]
+    chi2 = _chi2(_CHI2_INTEREST, _PSI_CHANCE, bins)
     with np.errstate(divide="ignore", invalid="ignore"):
         room = _PSI_OF_INTEREST - chi2 / baseline_rows
         result: Floats = np.where(room > 0, chi2 / room, np.inf)

@@ -6,6 +6,7 @@ histogram count. Values at or under the first edge are `below`, values over the 
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -114,7 +115,7 @@ def _merge_sparse(edges: list[float], grid: Grid, cumulative: Ints, *, keep: fro
     edges = list(edges)
     ranks = _ranks(edges, grid, cumulative)
     while len(edges) > 2:
-        rows = [after - before for before, after in zip(ranks, ranks[1:], strict=False)]
+        rows = [after - before for before, after in pairwise(ranks)]
         candidates = [
             (rows[i], i, drop)
             for i in range(len(rows))

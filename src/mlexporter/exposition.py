@@ -18,8 +18,7 @@ from mlexporter.binning import Binner
 from mlexporter.edges import Floats, Ints
 from mlexporter.labels import bin_labels
 from mlexporter.metrics import Metric
-from mlexporter.registry import LATENCY_BUCKETS
-from mlexporter.snapshot import Latency, Monitor, Snapshot, VersionSnapshot
+from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Snapshot, VersionSnapshot
 from mlexporter.statistics import Reference
 
 _WINDOW_METRICS = (
@@ -90,7 +89,7 @@ class _HistogramLines:
                 ends.append(begin + edge + 1)
             lines: list[tuple[str, dict[str, str]]] = [("_bucket", {"le": "+Inf"})]
             # a sum that falls is no counter: OpenMetrics forbids it, and the count with it, below zero
-            if has_sum := column.edges[next(_bucket_edges(column))] >= 0:
+            if has_sum := column.minimum >= 0:
                 lines += [("_count", {}), ("_sum", {})]
             for suffix, le_label in lines:
                 self.prefixes.append(prefix(f"{name}{suffix}", {**own, **le_label}))

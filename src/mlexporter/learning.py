@@ -29,6 +29,8 @@ from mlexporter.statistics import Reference
 
 ColumnType = Literal["numeric", "categorical", "boolean"]
 
+# A column with a longer name is not learned, for its name is in every line of the page that tells of it.
+LONGEST_NAME: Final = 256
 CATEGORIES: Final = 50
 RARE_CATEGORIES: Final = 1000
 # A column is numeric if at least this share of its values are numbers; the others are then of the wrong type.
@@ -57,8 +59,8 @@ class Learner:
         for role, name, values in batch.columns():
             kept = self._values.get((role, name))
             if kept is None:
-                if len(self._values) >= self._max_columns:
-                    self.unknown += len(values)
+                if len(self._values) >= self._max_columns or len(name) > LONGEST_NAME:
+                    self.unknown += len(values) - values.count(None)
                     continue
                 kept = self._values[(role, name)] = [None] * self.rows
             kept.extend(_bounded(value) for value in values)
@@ -281,7 +283,7 @@ def column_from_grid(role: Role, name: str, grid: Grid, outside: Outside, moment
     # Means are held within their bins (the same rounding), and within what live values enter sums as.
     sums = [float(grid.sums[a:b].sum()) for a, b in pairwise(cells)]
     means = [
-        min(max(total / count, low, least), high, most) if count else None
+        min(max(min(max(total / count, math.nextafter(low, math.inf)), high), least), most) if count else None
         for total, count, low, high in zip(sums, counts.tolist(), fine, fine[1:], strict=False)
     ]
     return msgspec.structs.replace(

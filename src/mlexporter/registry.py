@@ -4,7 +4,6 @@ Nothing here locks: the store calls it under its lock.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 
@@ -16,10 +15,8 @@ from mlexporter.config import Window as WindowConfig
 from mlexporter.edges import Ints
 from mlexporter.learning import Learner
 from mlexporter.samples import Batch, Reason, Rejection
-from mlexporter.snapshot import Monitor
+from mlexporter.snapshot import LATENCY_BUCKETS, Monitor
 from mlexporter.window import Window
-
-LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Version:

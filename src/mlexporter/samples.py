@@ -67,7 +67,8 @@ class Batch(msgspec.Struct, frozen=True):
     """Samples of one model and version, column by column.
 
     Every column has `size` values, in the order of the samples; a feature that a sample lacks is None there.
-    `model` and `version` are None where the request named none. `weight` is the number of bytes it was decoded from,
+    `model` and `version` are None where the request named none. `index` is where its first sample stood in the request.
+    `weight` is the number of bytes it was decoded from,
     by which the store bounds what may wait to be counted.
     """
 
@@ -81,6 +82,7 @@ class Batch(msgspec.Struct, frozen=True):
     ids: Sequence[str | None] | None = None
     latency_seconds: Sequence[float | None] | None = None
     errors: int = 0
+    index: int = 0
     weight: int = 0
 
     def values(self, role: Role, name: str) -> Values | None:

@@ -8,7 +8,7 @@ import gzip
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import flask
@@ -31,6 +31,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 LARGE_BODY: Final = 64 << 10  # bytes
+_TURN_SECONDS: Final = 3.0
 MAX_ERRORS_LISTED: Final = decode.REJECTIONS_LISTED
 _PATHS: Final = {"/v1/samples": "POST", "/metrics": "GET"}
 _STATUS: Final = {
@@ -107,12 +108,27 @@ class Application:
     def _samples(self, environ: Environ) -> Answer:
         try:
             sent = self._reader.read(environ)
-            # A body takes several times its size while it is decoded. Python decodes one at a time anyway, so no time is
-            # lost if large ones wait for each other, and memory is bounded.
-            with self._large_body if len(sent) > LARGE_BODY else contextlib.nullcontext():
+            if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
+                return self._decode(sent, environ)
+            with self._turn():
                 return self._decode(sent, environ)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other body that is large, or may become so, is decoded.
+
+        A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no time is
+        lost if large ones wait for each other, and memory is bounded. They do not wait for long: the threads are
+        needed for scrapes as well.
+        """
+        if not self._large_body.acquire(timeout=_TURN_SECONDS):
+            raise DecodeError(Reason.OVERLOADED, "too many large bodies are waiting to be decoded; try again")
+        try:
+            yield
+        finally:
+            self._large_body.release()
 
     def _decode(self, sent: bytes, environ: Environ) -> Answer:
         encoding = environ.get("HTTP_CONTENT_ENCODING", "")
@@ -121,7 +137,7 @@ class Application:
         outcome = self._store.observe(decoded.batches)
         rejections = (*decoded.rejections, *outcome.rejections)
         if not rejections:
-            return Answer(200, [_JSON], b'{"accepted":%d,"rejected":0,"errors":[]}' % outcome.accepted)
+            return Answer(200, [_JSON], b'{"accepted":%d,"rejected":0,"errors":[]}\n' % outcome.accepted)
         return self._partial(outcome.accepted, rejections)
 
     def _partial(self, accepted: int, rejections: tuple[Rejection, ...]) -> Answer:
@@ -135,7 +151,7 @@ class Application:
             "rejected": sum(rejection.count for rejection in rejections),
             "errors": [_described(rejection) for rejection in rejections[:MAX_ERRORS_LISTED]],
         }
-        return Answer(404 if not_monitored else 200, [_JSON], orjson.dumps(answer))
+        return Answer(404 if not_monitored else 200, [_JSON], _json(answer))
 
     def _refusal(self, reason: Reason, message: str, column: str | None = None) -> Answer:
         """The answer to a request that is refused as a whole."""
@@ -148,7 +164,7 @@ class Application:
         if code in (408, 413):
             headers.append(("Connection", "close"))  # the rest of the body is not going to be read
         content = {"error": message, "reason": reason.value, "column": column}
-        return Answer(code, headers, orjson.dumps(content))
+        return Answer(code, headers, _json(content))
 
     # -- metrics ------------------------------------------------------------------------------------------------------
 
@@ -196,6 +212,10 @@ def _write(_: bytes) -> object:
     raise NotImplementedError
 
 
+def _json(content: object) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def _described(rejection: Rejection) -> dict[str, Any]:
     described: dict[str, Any] = {
         "index": rejection.index,
@@ -210,8 +230,8 @@ def _described(rejection: Rejection) -> dict[str, Any]:
 
 
 def _not_allowed(allowed: str) -> Answer:
-    content = orjson.dumps({"error": f"method not allowed; allowed: {allowed}"})
-    return Answer(405, [_JSON, ("Allow", allowed)], content)
+    content = {"error": f"method not allowed; allowed: {allowed}"}
+    return Answer(405, [_JSON, ("Allow", allowed)], _json(content))
 
 
 def _known_method(method: str) -> str:
@@ -258,7 +278,7 @@ def _flask_application(app: Application, store: Store, config: Config, clock: Ca
     @web.get("/api/v1/status")
     def status() -> flask.Response:
         content = status_of(store.snapshot(), started=started, max_series=config.limits.max_series)
-        return flask.Response(orjson.dumps(content), mimetype="application/json")
+        return flask.Response(_json(content), mimetype="application/json")
 
     @web.get("/api/v1/models/<path:model>/versions/<path:version>/baseline")
     def model_baseline(model: str, version: str) -> flask.Response:

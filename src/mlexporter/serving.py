@@ -182,10 +182,22 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - all interfaces is what :PORT means
 
 
+def ip_of(host: str) -> str:
+    """The IP address of a host, an IPv4 one if it has any, as `localhost` may have both.
+
+    Raises:
+        OSError: it has none.
+
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
+
+
 def problem_with(host: str, port: int) -> str | None:
     """Why nothing can listen there; None where it can."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        ip = ip_of(host)
+        family, kind, protocol, _, address = socket.getaddrinfo(ip, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

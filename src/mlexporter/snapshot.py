@@ -1,5 +1,7 @@
 """What the store hands out: immutable structs, all of whose counts belong to one moment."""
 
+from typing import Final
+
 import msgspec
 
 from mlexporter.baseline import Baseline
@@ -7,6 +9,9 @@ from mlexporter.binning import Binner, Counts
 from mlexporter.edges import Floats, Ints
 from mlexporter.samples import Rejection
 from mlexporter.statistics import Reference, Statistician, reference_of
+
+LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper ends, in seconds, of the buckets of a model's latencies."""
 
 
 class Monitor(msgspec.Struct, frozen=True):

@@ -52,11 +52,16 @@ class WindowStatistics(msgspec.Struct, frozen=True):
 
 
 class _GroupReference(msgspec.Struct, frozen=True):
-    """A baseline's side of the statistics of one group: (C, B) shares, their roots, smoothed shares, and (C,) rows."""
+    """A baseline's side of the statistics of one group.
+
+    (C, B) shares of the exported bins, their square roots, smoothed shares of the deciles or categories; (C,) rows,
+    rows with a value, and the live rows from which on PSI is shown.
+    """
 
     shares: Floats
     roots: Floats
     smoothed: Floats
+    rows: Floats
     values: Floats
     psi_min_rows: Floats
 
@@ -208,7 +213,8 @@ class Statistician:
             counts, values = group.exported(exported), group.psi_bins(bins)
             n = values.sum(axis=1)
             p = drift.shares(counts)
-            statistics["samples"][here] = counts.sum(axis=1)
+            rows = counts.sum(axis=1)
+            statistics["samples"][here] = rows
             enough[here] = (n >= drift.MIN_ROWS) & (baseline.values >= drift.MIN_ROWS)
             statistics["psi"][here] = np.where(
                 (n >= baseline.psi_min_rows) & enough[here],
@@ -216,11 +222,16 @@ class Statistician:
                 np.nan,
             )
             statistics["psi_noise_floor"][here] = drift.psi_noise_floor(n, baseline.values, group.psi_widths)
-            statistics["js_distance"][here] = drift.js_between(baseline.shares, p)
-            statistics["hellinger_distance"][here] = drift.hellinger_between(baseline.roots, np.sqrt(p))
+            # these two take missing as a bin like any other, so a column that went missing altogether has them too
+            few = (rows < drift.MIN_ROWS) | (baseline.rows < drift.MIN_ROWS)
+            statistics["js_distance"][here] = np.where(few, np.nan, drift.js_between(baseline.shares, p))
+            roots = np.sqrt(p)
+            statistics["hellinger_distance"][here] = np.where(
+                few, np.nan, drift.hellinger_between(baseline.roots, roots)
+            )
         if prepared.ordered is not None:
             self._compute_ordered(prepared.ordered, bins, sums, statistics)
-        for name in ("js_distance", "hellinger_distance", "ks_distance", "wasserstein_stddevs"):
+        for name in ("ks_distance", "wasserstein_stddevs"):
             statistics[name][~enough] = np.nan
         statistics["psi_noise_floor"][np.isnan(statistics["psi"])] = np.nan
         self._compute_ratios(bins, statistics)
@@ -248,16 +259,17 @@ class Statistician:
         exported = self.exported(reference.bins)
         groups: list[_GroupReference] = []
         for group in self._groups:
-            q = drift.shares(group.exported(exported))
-            values = group.psi_bins(reference.bins)
-            rows = values.sum(axis=1)
-            least = drift.psi_min_rows(rows.astype(np.float64), group.psi_widths)
+            counts, values = group.exported(exported), group.psi_bins(reference.bins)
+            q = drift.shares(counts)
+            valued = values.sum(axis=1).astype(np.float64)
+            least = drift.psi_min_rows(valued, group.psi_widths)
             groups.append(
                 _GroupReference(
                     shares=q,
                     roots=np.sqrt(q),
                     smoothed=drift.smoothed_shares(values, group.psi_valid),
-                    values=rows.astype(np.float64),
+                    rows=counts.sum(axis=1).astype(np.float64),
+                    values=valued,
                     psi_min_rows=np.where(group.psi_widths > 1, least, np.inf),
                 )
             )

@@ -22,9 +22,9 @@ from mlexporter.budget import series_of
 from mlexporter.config import Config
 from mlexporter.edges import Floats, Ints
 from mlexporter.learning import Learner, extended, with_counts
-from mlexporter.registry import LATENCY_BUCKETS, Registry, Version
+from mlexporter.registry import Registry, Version
 from mlexporter.samples import Batch, Rejection
-from mlexporter.snapshot import Latency, Monitor, Outcome, Snapshot, VersionSnapshot
+from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Outcome, Snapshot, VersionSnapshot
 
 # Rows, batches and bytes of request bodies that may wait to be counted.
 FOLD_ROWS: Final = 8192
@@ -72,7 +72,7 @@ class Store:
             if refused is None:
                 accepted += batch.size
             else:
-                rejections.append(msgspec.structs.replace(refused, count=batch.size))
+                rejections.append(msgspec.structs.replace(refused, index=batch.index, count=batch.size))
         return Outcome(accepted, tuple(rejections))
 
     def _observe(self, batch: Batch) -> Rejection | None:

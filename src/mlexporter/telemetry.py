@@ -1,11 +1,13 @@
 """The exporter's own metrics: requests, refusals, scrapes, the process."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import Metric as PrometheusFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
 
 from mlexporter import __version__, metrics
 from mlexporter.metrics import Metric
@@ -13,6 +15,21 @@ from mlexporter.samples import Reason, Rejection
 
 _HTTP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _END = b"# EOF\n"
+
+
+class _WithoutCreated(Collector):
+    """A registry without the `_created` series, which double the counters and say nothing here.
+
+    prometheus_client can switch them off as well, but for the whole process.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[PrometheusFamily]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
 class Telemetry:
@@ -26,6 +43,7 @@ class Telemetry:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.registry = CollectorRegistry()
+        self._page = _WithoutCreated(self.registry)
         ProcessCollector(registry=self.registry)
         self._rejected = self._counter(metrics.SAMPLES_REJECTED)
         # every reason is there from the start: an increase from a counter that is born at 1 is 0
@@ -77,6 +95,6 @@ class Telemetry:
     def page(self, *, openmetrics: bool) -> bytes:
         """The families as text, without an end-of-file mark."""
         if openmetrics:
-            text: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call]
+            text: bytes = generate_openmetrics(self._page)  # type: ignore[no-untyped-call]
             return text.removesuffix(_END)
-        return generate_latest(self.registry)
+        return generate_latest(self._page)

@@ -1,5 +1,6 @@
 """`mlexporter serve`."""
 
+import importlib.util
 import logging
 import sys
 import time
@@ -77,8 +78,6 @@ def serve(
     Ends within 5 seconds of SIGTERM; requests that were begun are finished.
     """
     # Heavy imports stand here, so that --help and `check config` answer at once.
-    import prometheus_client
-
     from mlexporter import serving
     from mlexporter.server import Application
     from mlexporter.slow_clients import BodyReader
@@ -94,10 +93,11 @@ def serve(
         click.echo(f"mlexporter: {error}", err=True)
         sys.exit(1)
     problem = serving.problem_with(host, port)
+    if web_server == "waitress" and importlib.util.find_spec("waitress") is None:
+        problem = "--web.server=waitress needs the extra: pip install 'mlexporter[waitress]'"
     if problem is not None:
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
-    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     telemetry = Telemetry(time.time)
     reader = BodyReader(settings.limits.max_body_bytes, most=serving.BODIES_AT_ONCE)
     store = Store(settings, baselines, time.time)
@@ -118,7 +118,7 @@ def serve(
         },
     )
     run = serving.serve_granian if web_server == "granian" else serving.serve_waitress
-    run(application, reader, host, port)
+    run(application, reader, serving.ip_of(host), port)
     ticker.stop()
     reader.stop()
     logger.info("stopped")

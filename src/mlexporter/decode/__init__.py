@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mlexporter.decode import ndjson, samples_json
-from mlexporter.decode.compression import decompress
+from mlexporter.decode.compression import decompress, is_gzip
 from mlexporter.decode.rows import REJECTIONS_LISTED
 from mlexporter.samples import Decoded, DecodeError, Reason
 
-__all__ = ["FORMATS", "REJECTIONS_LISTED", "decode", "decompress"]
+__all__ = ["FORMATS", "REJECTIONS_LISTED", "decode", "decompress", "is_gzip"]
 
 FORMATS: Final[Mapping[str, Callable[[bytes], Decoded]]] = {
     "application/json": samples_json.decode,

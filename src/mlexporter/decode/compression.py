@@ -11,6 +11,11 @@ _MOST_MEMBERS: Final = 10_000
 _CHUNK: Final = 65536
 
 
+def is_gzip(body: bytes) -> bool:
+    """Whether a body begins like gzip."""
+    return body.startswith(_MAGIC)
+
+
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """The body as it was before compression.
 
@@ -29,7 +34,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise DecodeError(
             Reason.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding {encoding[:100]!r} is not known; accepted is gzip"
         )
-    if not body.startswith(_MAGIC):
+    if not is_gzip(body):
         if "gzip" in encoding and body:
             raise DecodeError(Reason.INVALID_GZIP, "Content-Encoding is gzip, but the body does not begin like gzip")
         if len(body) > limit:

@@ -1,7 +1,7 @@
 """Samples in row form, to batches of columns. Used by every format that sends one object per sample."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
@@ -48,7 +48,51 @@ def decode_rows(
     batches = [
         _batch(part, features, model, version, weight * len(part) // len(rows)) for part, features in _tables(good)
     ]
+    if indices and batches:
+        batches[0] = msgspec.structs.replace(batches[0], index=indices[0])
     return Decoded(tuple(batches), rejections.listed())
+
+
+def decode_named_rows(
+    rows: Iterable[object], model: str | None, version: str | None, weight: int, total: int
+) -> Decoded:
+    """Samples that may each name a model and a version of their own.
+
+    Args:
+        rows: what should be objects with `features`; a DecodeError stands for one that could not be read.
+        model: of those that name none.
+        version: of those that name none.
+        weight: bytes they were decoded from.
+        total: how many there are.
+
+    """
+    broken = Rejections()
+    groups: dict[tuple[str | None, str | None], tuple[list[object], list[int]]] = {}
+    for index, row in enumerate(rows):
+        if isinstance(row, DecodeError):
+            broken.add(Rejection(index, row.reason, row.message))
+            continue
+        if not isinstance(row, dict):
+            broken.add(Rejection(index, Reason.NOT_AN_OBJECT, f"a sample is an object, not {kind(row)}"))
+            continue
+        try:
+            names = name_of(row, "model") or model, name_of(row, "version") or version
+        except DecodeError as error:
+            broken.add(Rejection(index, error.reason, error.message))
+            continue
+        group, indices = groups.setdefault(names, ([], []))
+        group.append(row)
+        indices.append(index)
+    batches: list[Batch] = []
+    rejections = [*broken.listed()]
+    for (own_model, own_version), (group, indices) in groups.items():
+        decoded = decode_rows(group, own_model, own_version, weight * len(group) // total, indices)
+        batches += decoded.batches
+        rejections += decoded.rejections
+    together = Rejections()
+    for rejection in sorted(rejections, key=lambda rejection: rejection.index):
+        together.add(rejection)
+    return Decoded(tuple(batches), together.listed())
 
 
 class Rejections:
@@ -194,6 +238,8 @@ def split_probabilities(predictions: Values | None) -> tuple[Values | None, Valu
         top, probability = prediction, None
         if isinstance(prediction, dict) and prediction and set(map(type, prediction.values())) <= {int, float}:
             top = max(prediction, key=prediction.__getitem__)
+            if math.isnan(prediction[top]):  # it came first, and nothing is greater
+                top = max(prediction, key=lambda name: -math.inf if math.isnan(prediction[name]) else prediction[name])
             probability = prediction[top]
         classes.append(top)
         confidences.append(probability)

@@ -8,6 +8,7 @@ from mlexporter.decode.json_text import loads
 from mlexporter.decode.rows import (
     Rejections,
     count_errors,
+    decode_named_rows,
     decode_rows,
     field_problem,
     kind,
@@ -44,6 +45,8 @@ def decode(body: bytes) -> Decoded:
         content = [content]
     if not isinstance(content, list):
         raise DecodeError(Reason.INVALID_STRUCTURE, f'"samples" is a list of samples, not {kind(content)}')
+    if any("model" in row or "version" in row for row in content if isinstance(row, dict)):
+        return decode_named_rows(content, model, version, len(body), len(content))
     return decode_rows(content, model, version, len(body))
 
 
@@ -92,7 +95,9 @@ def _common_length(features: dict[str, Any], others: dict[str, Any]) -> int:
             where = f"{path}.{name}" if path else name
             if not isinstance(column, list):
                 raise DecodeError(
-                    Reason.INVALID_STRUCTURE, f'column "{where[:200]}" is a list of values, not {kind(column)}', name[:200]
+                    Reason.INVALID_STRUCTURE,
+                    f'column "{where[:200]}" is a list of values, not {kind(column)}',
+                    name[:200],
                 )
             if size is None:
                 size = len(column)

@@ -1,0 +1,126 @@
+"""Who may import whom. A new module has to be entered here, and a new direction has to be thought about."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mlexporter
+
+ROOT = Path(mlexporter.__file__).parent
+
+# Modules, or whole packages, in the order in which data meets them; with what of ours they may import.
+ALLOWED = {
+    # leaves that anyone may import
+    "samples": "",
+    "metrics": "",
+    "baseline": "samples",
+    "scalars": "",
+    "strict_yaml": "scalars",
+    "config": "scalars strict_yaml",
+    # bytes to batches
+    "decode": "samples",
+    # batches to counts
+    "categories": "",
+    "edges": "",
+    "binning": "baseline categories edges samples",
+    "window": "binning edges",
+    # counts to numbers: no clock, no state, no text
+    "drift": "edges",
+    "statistics": "baseline binning drift edges",
+    # baselines, from traffic and from files
+    "learning": "baseline binning categories edges samples statistics",
+    "dataset": "categories config decode edges learning samples scalars",
+    "builder": "baseline binning dataset edges learning",
+    "show": "baseline categories drift edges",
+    # state, and what it hands out
+    "snapshot": "baseline binning edges samples statistics",
+    "budget": "baseline",
+    "registry": "baseline binning budget config edges learning samples snapshot window",
+    "store": "baseline binning budget config edges learning registry samples snapshot",
+    # snapshots to text
+    "labels": "baseline categories",
+    "exposition": "baseline binning edges labels metrics snapshot statistics",
+    "status": "baseline snapshot statistics",
+    "telemetry": "metrics samples",
+    # HTTP
+    "slow_clients": "decode samples",
+    "server": "baseline config decode exposition samples slow_clients status store telemetry",
+    "serving": "logs server slow_clients store",
+    "logs": "",
+    # the command line wires it all; the demo knows the exporter as a stranger does
+    "commands": "baseline builder config dataset logs scalars server serving show slow_clients store telemetry",
+    "cli": "commands demo",
+    "__main__": "cli",
+    "demo": "",
+    "__init__": "",
+}
+# Packages of others with a place of their own; those that cost much memory or time are imported nowhere else.
+CONFINED = {
+    "flask": "server",
+    "click": "cli commands demo",
+    "granian": "serving",
+    "waitress": "serving",
+    "scipy": "drift",
+    "prometheus_client": "commands demo exposition server telemetry",
+    "yaml": "strict_yaml",
+    "pyarrow": "dataset",
+    "datasketches": "builder",
+    "sklearn": "demo",
+    "threadpoolctl": "demo",
+    "requests": "",
+    "pandas": "",
+}
+ANYWHERE = {"msgspec", "numpy", "orjson"}
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of all imported modules, also of those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            assert node.module is not None
+            if node.module == "mlexporter":
+                yield from (f"mlexporter.{name.name}" for name in node.names)
+            else:
+                yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+IMPORTS: dict[str, set[str]] = {}
+for module in sorted(ROOT.rglob("*.py")):
+    IMPORTS.setdefault(unit_of(module), set()).update(imports(module))
+
+
+def test_every_module_is_in_the_table() -> None:
+    assert set(IMPORTS) == set(ALLOWED)
+
+
+@pytest.mark.parametrize("unit", ALLOWED)
+def test_imports_of_ours(unit: str) -> None:
+    ours = {name.split(".")[1] for name in IMPORTS[unit] if name.startswith("mlexporter.")}
+    assert " ".join(sorted(ours - {unit, "__version__"})) == ALLOWED[unit]
+
+
+@pytest.mark.parametrize("unit", ALLOWED)
+def test_imports_of_others(unit: str) -> None:
+    for name in IMPORTS[unit]:
+        package, _, rest = name.partition(".")
+        if package not in sys.stdlib_module_names | ANYWHERE | {"mlexporter"}:
+            assert unit in CONFINED.get(package, "").split(), f"{unit} may not import {package}"
+            assert package != "scipy" or rest.startswith("special"), "all but scipy.special costs too much memory"
+
+
+def test_there_are_no_circles() -> None:
+    left = {unit: set(others.split()) for unit, others in ALLOWED.items()}
+    while left:
+        free = {unit for unit, others in left.items() if not others & left.keys()}
+        assert free, f"circle among {sorted(left)}"
+        left = {unit: others for unit, others in left.items() if unit not in free}
