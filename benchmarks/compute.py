@@ -13,9 +13,9 @@ from scipy.spatial import distance
 from benchmarks.harness import Report, medians
 from mlexporter.baseline import Baseline, sealed
 from mlexporter.binning import _Workspace, count_numbers
+from mlexporter.columns import learn_column
 from mlexporter.config import Config, LimitsConfig, ModelConfig
 from mlexporter.exposition import Exposition
-from mlexporter.learning import learn_column
 from mlexporter.samples import Batch, Role
 from mlexporter.snapshot import Monitor
 from mlexporter.store import Store

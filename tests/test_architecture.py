@@ -31,9 +31,10 @@ ALLOWED = {
     "drift": "edges",
     "statistics": "baseline binning drift edges",
     # baselines, from traffic and from files
-    "learning": "baseline binning categories edges samples statistics",
-    "dataset": "categories config decode edges learning samples scalars",
-    "builder": "baseline binning dataset edges learning",
+    "columns": "baseline binning categories edges samples",
+    "learning": "baseline binning categories columns samples statistics",
+    "dataset": "categories columns config decode edges samples scalars",
+    "builder": "baseline binning columns dataset edges",
     "show": "baseline categories drift edges",
     # state, and what it hands out
     "snapshot": "baseline binning edges samples statistics",

@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from mlexporter import builder
 from mlexporter.baseline import Baseline, CategoricalColumn, NumericColumn, encode, read, sealed
 from mlexporter.builder import build
+from mlexporter.columns import learn_column
 from mlexporter.commands.baseline import baseline_group
 from mlexporter.dataset import CHUNK_ROWS, DatasetError, open_dataset
 from mlexporter.edges import FINE_QUANTILES, Floats
-from mlexporter.learning import learn_column
 from mlexporter.samples import Role
 
 ROWS = 100_000

@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlexporter import dataset as module
 from mlexporter.categories import Missing
+from mlexporter.columns import MOMENT_ROWS
 from mlexporter.config import DataConfig
-from mlexporter.dataset import CHUNK_ROWS, Cells, Chunk, DatasetError, Key, Types, open_dataset
-from mlexporter.learning import MOMENT_ROWS
+from mlexporter.dataset import CHUNK_ROWS, Cells, Chunk, DatasetError, Key, Types, csv_file, jsonl, open_dataset, text
 from mlexporter.samples import Role
 
 Write = Callable[[str, str | bytes], Path]
@@ -204,7 +203,8 @@ def test_csv_errors(write: Write, content: str | bytes, expected: str) -> None:
 
 
 def test_endless_line(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_LINE", 40_000)
+    for module in (text, csv_file, jsonl):
+        monkeypatch.setattr(module, "LONGEST_LINE", 40_000)
     expected = "the line is longer than 40000 bytes; no sample is"
     assert message(write("a.csv", "a\n" + "x" * 50_000)) == f"a.csv:2: {expected}"
     assert message(write("a.jsonl", "{}\n" + "[" * 50_000)) == f"a.jsonl:2: {expected}"

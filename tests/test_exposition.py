@@ -114,7 +114,8 @@ class SlowCollector:
                 histogram.add_metric(
                     [version.model, version.version, *own],
                     [*self._buckets(column, fine), ("+Inf", sum(fine[:-1]))],
-                    math.fsum(counts.sums[begin : begin + size]),
+                    # a sum that may fall is no counter: prometheus_client then leaves out the count too
+                    math.fsum(counts.sums[begin : begin + size]) if column.minimum >= 0 else None,
                 )
             begin += size
         for window, bins, sums in version.windows:
@@ -159,6 +160,7 @@ def training() -> Baseline:
     return baseline(
         numeric("amount", np.quantile(positive, np.linspace(0, 1, 21)).tolist(), positive, coarse=range(0, 21, 2)),
         numeric("balance", (-10.0, -5.0, -1.0, 0.0, 1.0, 5.0, 10.0), signed, coarse=(0, 2, 3, 4, 6)),
+        numeric("change", (-10.0, 0.0, 10.0), signed),
         numeric("clicks", (math.nextafter(0, -1), 0.0, 2.0, math.nextafter(5, 0), 5.0, 1e7), atom),
         numeric("constant", (math.nextafter(3, 0), 3.0), np.full(3000, 3.0)),
         categorical(NASTY, {"pro": 1500, "": 1000, "\n": 400, NASTY: 100}),
@@ -180,6 +182,7 @@ def live(rows: int, seed: int = 0) -> Batch:
         {
             "amount": [value if i % 10 else None for i, value in enumerate(eighths(0, 100))],
             "balance": eighths(-90, 70),
+            "change": eighths(-90, 70),
             "clicks": [value if i % 17 else "many" for i, value in enumerate(eighths(0, 60))],
             "constant": [3] * rows,
             NASTY: random.choice(["pro", "", NASTY, "new"], rows).tolist(),

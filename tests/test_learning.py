@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from mlexporter.baseline import LARGEST, Baseline, CategoricalColumn, NumericColumn, encode, sealed
 from mlexporter.categories import Missing
-from mlexporter.edges import Grid
-from mlexporter.learning import (
+from mlexporter.columns import (
     MOMENT_ROWS,
-    Learner,
     Moments,
     Outside,
     Tally,
@@ -23,6 +21,8 @@ from mlexporter.learning import (
     column_type_of,
     learn_column,
 )
+from mlexporter.edges import Grid
+from mlexporter.learning import Learner
 from mlexporter.samples import Batch, Role
 
 

@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from conftest import Clock, baseline, categorical, numeric
-from mlexporter import __version__, decode, server
+from mlexporter import __version__, decode, server, slow_clients
 from mlexporter import baseline as baseline_files
 from mlexporter.baseline import Baseline
 from mlexporter.config import Config, DiscoveryConfig, LimitsConfig, ModelConfig
@@ -355,7 +355,7 @@ def test_large_and_compressed_bodies_wait_for_their_turn(
 ) -> None:
     body = json.dumps({"model": "m", **ROW}).encode()
     large = body + b" " * server.LARGE_BODY
-    monkeypatch.setattr(server, "_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(slow_clients, "_TURN_SECONDS", 0.0)
     begun, let_go = threading.Event(), threading.Event()
     observe = discovering.store.observe
 

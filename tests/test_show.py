@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlexporter.baseline import Baseline, CategoricalColumn, Column, NumericColumn, sealed
-from mlexporter.learning import learn_column
+from mlexporter.columns import learn_column
 from mlexporter.samples import Role
 from mlexporter.show import WIDTH, render, warnings
 

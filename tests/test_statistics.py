@@ -176,7 +176,9 @@ def absent(result: WindowStatistics) -> set[str]:
     return {name for name in WindowStatistics.__struct_fields__ if np.isnan(getattr(result, name)[0])}
 
 
-DISTANCES = {"js_distance", "hellinger_distance", "ks_distance", "wasserstein_stddevs"}
+# over values; and over all exported bins, missing among them, so that a column that went missing shows
+ORDERED = {"ks_distance", "wasserstein_stddevs"}
+DISTANCES = {"js_distance", "hellinger_distance", *ORDERED}
 PSI = {"psi", "psi_noise_floor"}
 
 
@@ -184,9 +186,12 @@ PSI = {"psi", "psi_noise_floor"}
     ("rows", "missing", "expected"),
     [
         (0, 0, {*PSI, *DISTANCES, "missing_ratio", "out_of_range_ratio"}),
-        (0, 5000, {*PSI, *DISTANCES}),
+        (0, 199, {*PSI, *DISTANCES}),
+        (0, 200, {*PSI, *ORDERED}),
+        (0, 5000, {*PSI, *ORDERED}),
         (199, 0, {*PSI, *DISTANCES}),
-        (199, 5000, {*PSI, *DISTANCES}),
+        (199, 1, {*PSI, *ORDERED}),
+        (199, 5000, {*PSI, *ORDERED}),
         (200, 0, PSI),
         (469, 0, PSI),
         (469, 5000, PSI),
@@ -203,12 +208,18 @@ def test_too_few_live_rows(rows: int, missing: int, expected: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"),
+    ("rows", "missing", "expected"),
     # chi2 at 1e-6 with 9 degrees is 45.08: of 450 rows PSI could pass 0.1 by chance however many live rows there are
-    [(199, {*PSI, *DISTANCES}), (200, PSI), (450, PSI), (460, set())],
+    [
+        (199, 0, {*PSI, *DISTANCES}),
+        (199, 1, {*PSI, *ORDERED}),
+        (200, 0, PSI),
+        (450, 1000, PSI),
+        (460, 0, set()),
+    ],
 )
-def test_too_few_baseline_rows(rows: int, expected: set[str]) -> None:
-    profile = baseline(age(np.append(RANDOM.normal(40, 10, rows), np.full(1000, np.nan))))
+def test_too_few_baseline_rows(rows: int, missing: int, expected: set[str]) -> None:
+    profile = baseline(age(np.append(RANDOM.normal(40, 10, rows), np.full(missing, np.nan))))
     result = compute(profile, {"age": RANDOM.normal(40, 10, 100_000)})
     assert absent(result) == expected | {"new_category_ratio"}
 

@@ -388,6 +388,20 @@ def test_a_bug_in_counting_wedges_nothing(monkeypatch: pytest.MonkeyPatch, learn
     assert [version.samples for version in store.snapshot().versions] == [5, 5, 5]
 
 
+def test_a_learner_that_breaks_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has collected could break it again, and would grow without end."""
+    store = discovering(Clock())
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", lambda *_: 1 // 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                store.observe([numbers(LEARN)])
+    assert store.observe([numbers(LEARN - 1)]).accepted == LEARN - 1
+    assert find(store, "unversioned").learned_rows == LEARN - 1
+    store.observe([numbers(1)])
+    assert learned(store).rows == LEARN
+
+
 def test_a_bug_in_one_model_costs_no_other_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = tuple(ModelConfig(name=name, version="1") for name in "mno")
     other = baseline(numeric("y", (0.0, 1.0), [0.5]))

@@ -17,9 +17,7 @@ from datasketches import tdigest_double
 
 from mlexporter.baseline import LARGEST, Baseline, CategoricalColumn, Column, NumericColumn, sealed
 from mlexporter.binning import to_floats
-from mlexporter.dataset import Cells, Chunk, Dataset, Key, Types
-from mlexporter.edges import COARSE_BINS, FINE_QUANTILES, Floats, Grid, Ints
-from mlexporter.learning import (
+from mlexporter.columns import (
     ColumnType,
     Moments,
     Outside,
@@ -30,6 +28,8 @@ from mlexporter.learning import (
     exact_grid,
     finite_values,
 )
+from mlexporter.dataset import Cells, Chunk, Dataset, Key, Types
+from mlexporter.edges import COARSE_BINS, FINE_QUANTILES, Floats, Grid, Ints
 
 MEMORY_LIMIT: Final = 1 << 30
 MAX_CATEGORIES: Final = 200_000

@@ -103,10 +103,11 @@ def _cut(grid: Grid, cumulative: Ints, most: int, probabilities: tuple[float, ..
         value = float(grid.values[cell])
         below = math.nextafter(value, -math.inf)
         edges.add(value)
-        if quantiles > 1 or cell == len(grid.values) - 1:
-            edges.add(below)
-        elif cell and grid.values[cell - 1] != below:
+        # only of a cell with one value is it known that all of its rows lie above the edge just under it
+        if not (grid.exact or not cell or grid.values[cell - 1] == below):
             error = max(error, float(grid.counts[cell]) / total)
+        elif quantiles > 1 or cell == len(grid.values) - 1:
+            edges.add(below)
     return edges, error
 
 

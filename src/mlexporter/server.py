@@ -3,12 +3,11 @@
 Flask costs some 80 microseconds a request, which is more than the whole way of a sample into the store.
 """
 
-import contextlib
 import gzip
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import flask
@@ -31,7 +30,6 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 LARGE_BODY: Final = 64 << 10  # bytes
-_TURN_SECONDS: Final = 3.0
 MAX_ERRORS_LISTED: Final = decode.REJECTIONS_LISTED
 _PATHS: Final = {"/v1/samples": "POST", "/metrics": "GET"}
 _STATUS: Final = {
@@ -81,7 +79,6 @@ class Application:
         self._reader = reader
         self._exposition = Exposition()
         self._exposition_lock = threading.Lock()
-        self._large_body = threading.Lock()
         self.ready = threading.Event()
         self._flask = _flask_application(self, store, config, clock)
 
@@ -110,25 +107,10 @@ class Application:
             sent = self._reader.read(environ)
             if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
                 return self._decode(sent, environ)
-            with self._turn():
+            with self._reader.turn():
                 return self._decode(sent, environ)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until no other body that is large, or may become so, is decoded.
-
-        A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no time is
-        lost if large ones wait for each other, and memory is bounded. They do not wait for long: the threads are
-        needed for scrapes as well.
-        """
-        if not self._large_body.acquire(timeout=_TURN_SECONDS):
-            raise DecodeError(Reason.OVERLOADED, "too many large bodies are waiting to be decoded; try again")
-        try:
-            yield
-        finally:
-            self._large_body.release()
 
     def _decode(self, sent: bytes, environ: Environ) -> Answer:
         encoding = environ.get("HTTP_CONTENT_ENCODING", "")

@@ -53,7 +53,8 @@ def warnings(baseline: Baseline) -> list[str]:
         notes.append(f"only {baseline.rows:,} rows: below {MIN_ROWS} there are no distances, only rates")
     elif baseline.rows < FEW_ROWS:
         notes.append(
-            f"only {baseline.rows:,} rows: below {FEW_ROWS} the baseline's own error hides shifts of 0.2 standard deviations"
+            f"only {baseline.rows:,} rows: below {FEW_ROWS} the baseline's own error hides shifts of 0.2 standard "
+            "deviations"
         )
     sketched = [c for c in baseline.columns if isinstance(c, NumericColumn) and c.rank_error > 0]
     if sketched:

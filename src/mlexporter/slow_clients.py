@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from mlexporter.samples import DecodeError, Reason
 
 logger = logging.getLogger(__name__)
 
+_TURN_SECONDS: Final = 3.0
 # struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
 _TIMES_AT: Final = 8 + 9 * 4
 _ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
@@ -45,6 +47,8 @@ class BodyReader:
         self._timeout = timeout
         self._clock = clock
         self._reading: dict[int, float] = {}
+        self._waiting: set[int] = set()
+        self._turn = threading.Lock()
         self._stopped = threading.Event()
 
     def read(self, environ: Mapping[str, Any]) -> bytes:
@@ -60,7 +64,7 @@ class BodyReader:
         if length == 0:
             return b""
         # Threads that pass here at the same moment may be a few too many, which a lock would cost more than.
-        if len(self._reading) >= self._most:
+        if len(self._reading) + len(self._waiting) >= self._most:
             raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
         thread = threading.get_ident()
         self._reading[thread] = self._clock()
@@ -75,6 +79,30 @@ class BodyReader:
                 Reason.REQUEST_TIMEOUT, f"the body ended after {len(body)} of the {length} bytes of Content-Length"
             )
         return body
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other body that is large, or may become so, is decoded.
+
+        A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no time is
+        lost if large ones wait for each other, and memory is bounded. A thread that waits here is not free for scrapes
+        either, so it counts as one that reads, and does not wait for long.
+
+        Raises:
+            DecodeError: it waited for too long.
+
+        """
+        thread = threading.get_ident()
+        self._waiting.add(thread)
+        try:
+            if not self._turn.acquire(timeout=_TURN_SECONDS):
+                raise DecodeError(Reason.OVERLOADED, "too many large bodies are waiting to be decoded; try again")
+        finally:
+            self._waiting.discard(thread)
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def watch(self) -> None:
         """End stalled reads until `stop`; to be run in a thread of its own."""

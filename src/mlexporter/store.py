@@ -132,6 +132,9 @@ class Store:
                     self._add_counts(version, counts, now)
                 if learned is not None:
                     self._install(version, learned)
+                if learner is not None and latency is None:
+                    # what it has collected could break it again and again, and would grow without end
+                    version.learner = Learner(self._config.discovery.max_columns)
                 if latency is not None:
                     version.samples += sum(batch.size for batch in fold.batches)
                     version.latency_counts += latency.counts

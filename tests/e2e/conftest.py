@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,39 +138,48 @@ def is_whole(answer: bytes) -> bool:
     return bool(found and length and len(body) == int(length[1]))
 
 
-@pytest.fixture
-def start_exporter(tmp_path: Path) -> Iterator[Start]:
+@contextmanager
+def exporters(folder: Path) -> Iterator[Start]:
     """Starts exporters, and ends them by their own process ids."""
     started: list[Exporter] = []
 
     def start(*options: str, config: object = None, wait: bool = True) -> Exporter:
         port, number = free_port(), len(started)
         if config is not None:
-            path = tmp_path / f"mlexporter-{number}.yml"
+            path = folder / f"mlexporter-{number}.yml"
             path.write_text(json.dumps(config))  # which is YAML too
             options = (*options, f"--config.file={path}")
-        log = tmp_path / f"exporter-{number}.log"
+        log = folder / f"exporter-{number}.log"
         command = [sys.executable, "-m", "mlexporter", "serve", f"--web.listen-address=127.0.0.1:{port}", *options]
         with log.open("wb") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, cwd=tmp_path)
+            process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
         exporter = Exporter(process, port, log)
         started.append(exporter)
         if wait:
             exporter.wait_until_ready()
         return exporter
 
-    yield start
+    try:
+        yield start
+    finally:
+        for exporter in started:
+            exporter.session.close()
+            if exporter.process.poll() is None:
+                exporter.send_signal(signal.SIGTERM)
+            try:
+                exporter.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                exporter.process.kill()
+                exporter.process.wait()
     for exporter in started:
-        exporter.session.close()
-        if exporter.process.poll() is None:
-            exporter.send_signal(signal.SIGTERM)
-        try:
-            exporter.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            exporter.process.kill()
-            exporter.process.wait()
         assert "Traceback" not in exporter.log(), exporter.log()
         assert "level=error" not in exporter.log(), exporter.log()
+
+
+@pytest.fixture
+def start_exporter(tmp_path: Path) -> Iterator[Start]:
+    with exporters(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

@@ -110,9 +110,8 @@ def drive(port: int, body: bytes, seconds: float, connections: int) -> str:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
             quoted = "]==]"
             assert quoted.encode() not in body
-            script.write(
-                f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = [==[{body.decode()}]==]\n'
-            )
+            script.write('wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n')
+            script.write(f"wrk.body = [==[{body.decode()}]==]\n")
             script.flush()
             subprocess.run(
                 [
