@@ -132,7 +132,7 @@ class Store:
                     self._add_counts(version, counts, now)
                 if learned is not None:
                     self._install(version, learned)
-                if learner is not None and latency is None:
+                if learner is not None and learned is None and latency is None:
                     # what it has collected could break it again and again, and would grow without end
                     version.learner = Learner(self._config.discovery.max_columns)
                 if latency is not None:
