@@ -47,12 +47,13 @@ ALLOWED = {
     "status": "baseline snapshot statistics",
     "telemetry": "metrics samples",
     # HTTP
-    "slow_clients": "decode samples",
+    "crew": "",
+    "slow_clients": "crew decode samples",
     "server": "baseline config decode exposition samples slow_clients status store telemetry",
-    "serving": "logs server slow_clients store",
+    "serving": "crew logs server slow_clients store",
     "logs": "",
     # the command line wires it all; the demo knows the exporter as a stranger does
-    "commands": "baseline builder config dataset logs scalars server serving show slow_clients store telemetry",
+    "commands": "baseline builder config crew dataset logs scalars server serving show slow_clients store telemetry",
     "cli": "commands demo",
     "__main__": "cli",
     "demo": "",

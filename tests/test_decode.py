@@ -567,6 +567,15 @@ def test_what_is_no_json(body: bytes, place: str, word: bytes) -> None:
     assert "\n" not in error.message
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"features": {"x": NaN, "y": "\\ud800"}}', b'{"features": {"x": NaN, "\\udc00": 1}}']
+)
+def test_what_cannot_be_written_as_utf_8_is_no_json(body: bytes) -> None:
+    error = error_of(body)
+    assert error.reason is Reason.INVALID_JSON
+    assert "surrogates not allowed" in error.message
+
+
 @pytest.mark.parametrize("text", ["NaN", "1"])
 def test_deep_nesting_inside_a_valid_sample_is_a_value_or_broken(text: str) -> None:
     fine = f'{{"features": {{"x": {"[" * 900}{text}{"]" * 900}}}}}'

@@ -88,6 +88,13 @@ def test_a_body_that_ends_early() -> None:
     assert error.message == "the body ended after 5 of the 6 bytes of Content-Length"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a place."""
+    monkeypatch.setattr(slow_clients, "_PLACE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_only_so_many_bodies_are_read_at_once() -> None:
     reader, inputs = BodyReader(LIMIT, most=3), [Held() for _ in range(3)]
     threads = [threading.Thread(target=reader.read, args=[environ(held, CONTENT_LENGTH="1")]) for held in inputs]
@@ -120,55 +127,18 @@ def test_a_read_that_fails_gives_its_place_back() -> None:
     assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
 
 
-def test_who_waits_for_a_turn_counts_as_who_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_clients, "_TURN_SECONDS", DEADLINE)
-    reader = BodyReader(LIMIT, most=2)
-    outcomes: list[str] = []
-
-    def wait() -> None:
-        with reader.turn():
-            outcomes.append("had its turn")
-
-    threads = [threading.Thread(target=wait) for _ in range(2)]
-    with reader.turn():
-        assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"  # who has its turn does not count
-        for thread in threads:
-            thread.start()
-        end = time.monotonic() + DEADLINE
-        while len(reader._waiting) < 2:
-            assert time.monotonic() < end
-        assert error_of(reader, environ(Untouchable(), CONTENT_LENGTH="1")).reason is Reason.OVERLOADED
-        assert outcomes == []
-    for thread in threads:
-        thread.join(DEADLINE)
-    assert outcomes == ["had its turn"] * 2
-    assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
-
-
-def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_clients, "_TURN_SECONDS", 0.0)
-    reader = BodyReader(LIMIT, most=1)
-    with reader.turn():
-        for _ in range(3):
-            with pytest.raises(DecodeError) as caught, reader.turn():
-                pytest.fail("two had their turn at once")
-            assert caught.value.reason is Reason.OVERLOADED
-            assert caught.value.message == "too many large bodies are waiting to be decoded; try again"
-    with reader.turn():
-        assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
-
-
 @pytest.fixture
-def reading() -> Iterator[Callable[[BodyReader], None]]:
+def reading() -> Iterator[Callable[[BodyReader], Held]]:
     """Starts reads that stall, and lets them go at the end."""
     held: list[Held] = []
     threads: list[threading.Thread] = []
 
-    def start(reader: BodyReader) -> None:
+    def start(reader: BodyReader) -> Held:
         held.append(Held())
         threads.append(threading.Thread(target=reader.read, args=[environ(held[-1], CONTENT_LENGTH="1")]))
         threads[-1].start()
         assert held[-1].begun.wait(DEADLINE)
+        return held[-1]
 
     yield start
     for each in held:
@@ -177,8 +147,44 @@ def reading() -> Iterator[Callable[[BodyReader], None]]:
         thread.join(DEADLINE)
 
 
+def test_a_burst_waits_for_a_place(monkeypatch: pytest.MonkeyPatch, reading: Callable[[BodyReader], Held]) -> None:
+    monkeypatch.setattr(slow_clients, "_PLACE_SECONDS", DEADLINE)
+    reader = BodyReader(LIMIT, most=1)
+    held = reading(reader)
+    monkeypatch.setattr(time, "sleep", lambda _: held.let_go.set())
+    assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
+
+
+def test_nobody_waits_for_a_place_that_is_held_by_who_stalls(
+    monkeypatch: pytest.MonkeyPatch, reading: Callable[[BodyReader], Held]
+) -> None:
+    clock = Clock(100.0)
+    reader = BodyReader(LIMIT, most=2, clock=clock)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
+    reading(reader)
+    clock.now = 100.1
+    reading(reader)
+    clock.now = 100.4
+    assert error_of(reader, environ(Untouchable(), CONTENT_LENGTH="1")).reason is Reason.OVERLOADED
+
+
+def test_waiting_for_a_place_has_an_end(monkeypatch: pytest.MonkeyPatch, reading: Callable[[BodyReader], Held]) -> None:
+    clock = Clock(100.0)
+    reader = BodyReader(LIMIT, most=1, clock=clock)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        for thread in reader._reading:  # others come and go
+            reader._reading[thread] = slow_clients._Read(clock.now, None)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    reading(reader)
+    assert error_of(reader, environ(Untouchable(), CONTENT_LENGTH="1")).reason is Reason.OVERLOADED
+    assert 0.2 < clock.now - 100.0 < 0.3
+
+
 def test_connections_are_looked_at_only_when_a_read_takes_too_long(
-    monkeypatch: pytest.MonkeyPatch, reading: Callable[[BodyReader], None]
+    monkeypatch: pytest.MonkeyPatch, reading: Callable[[BodyReader], Held]
 ) -> None:
     looked: list[tuple[float, bool]] = []
 

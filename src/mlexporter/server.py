@@ -79,6 +79,7 @@ class Application:
         self._reader = reader
         self._exposition = Exposition()
         self._exposition_lock = threading.Lock()
+        self._large_body = threading.Lock()
         self.ready = threading.Event()
         self._flask = _flask_application(self, store, config, clock)
 
@@ -96,8 +97,13 @@ class Application:
         except Exception:
             logger.error("request failed", exc_info=True, extra={"path": path})
             answer = self._refusal(Reason.INTERNAL_ERROR, "internal error; the exporter's log says where")
+        return self._send(answer, environ, start_response, start)
+
+    def _send(self, answer: Answer, environ: Environ, start_response: StartResponse, start: float) -> Iterable[bytes]:
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         start_response(_STATUS[answer.code], [*answer.headers, ("Content-Length", str(len(answer.body)))])
-        self._telemetry.request(path, _known_method(method), answer.code, time.perf_counter() - start)
+        handler = path if path in _PATHS else "other"
+        self._telemetry.request(handler, _known_method(method), answer.code, time.perf_counter() - start)
         return [b""] if method == "HEAD" else [answer.body]
 
     # -- samples ------------------------------------------------------------------------------------------------------
@@ -107,7 +113,9 @@ class Application:
             sent = self._reader.read(environ)
             if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
                 return self._decode(sent, environ)
-            with self._reader.turn():
+            # A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no
+            # time is lost if those that are large, or may become so, wait for each other, and memory is bounded.
+            with self._large_body:
                 return self._decode(sent, environ)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)

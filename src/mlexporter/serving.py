@@ -1,5 +1,6 @@
 """Runs the application under a server, in this one process, until a signal ends it."""
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -7,16 +8,17 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from granian.constants import HTTPModes, Interfaces
+from granian._futures import _new_cbscheduler
+from granian._granian import ListenerSpec, WorkerSignal, WSGIWorker
 from granian.http import HTTP1Settings
-from granian.server.common import AbstractServer
-from granian.server.mt import MTServer
 
+from mlexporter.crew import Crew
 from mlexporter.logs import where
 from mlexporter.server import Application
 from mlexporter.slow_clients import BodyReader
@@ -25,59 +27,109 @@ from mlexporter.store import Store
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 15.0
-# Python threads at the most, made as they are needed. Some of them may be reading bodies (see slow_clients); the
-# others stay free for scrapes and probes.
-# More of them than this fight for Python's lock.
+# Threads of Python, one of which is at work (see crew), and how many of them may read bodies at once.
 THREADS: Final = 16
 BODIES_AT_ONCE: Final = 12
+_NEVER: Final = 10**9
 HEADER_TIMEOUT_MS: Final = 10_000
-_M_MMAP_THRESHOLD: Final = -3
+BACKLOG: Final = 1024
 _M_ARENA_MAX: Final = -8
 _DRAIN_SECONDS: Final = 1.0
 _GIVE_UP_SECONDS: Final = 4.5
 
 
-class Granian(MTServer):
-    """granian's HTTP worker in threads of this process.
+class _Started:
+    """WSGI's start_response: keeps what it is told."""
 
-    By default granian forks its worker from a master, and replaces it on SIGHUP: the state would go with it, and every
-    page of it would be paid for twice. What granian offers for free-threaded Python runs as well with a GIL: the
-    worker is Rust, and takes the GIL only to call the application.
+    def __init__(self) -> None:
+        self.status = 500
+        self.headers: list[tuple[str, str]] = []
+
+    def __call__(self, status: str, headers: list[tuple[str, str]]) -> None:
+        self.status, self.headers = int(status.split(" ", 1)[0]), headers
+
+
+class Granian:
+    """granian's HTTP worker, in this process.
+
+    The granian command forks its worker from a master, and replaces it on SIGHUP: the state would go with it, and every
+    page of it would be paid for twice. The worker itself is a Rust class that calls a function with each request, in
+    threads of Python that it makes as requests queue up.
     """
 
-    def __init__(self, application: Application, reader: BodyReader, host: str, port: int) -> None:
-        super().__init__(
-            "mlexporter",
-            address=host,
-            port=port,
-            interface=Interfaces.WSGI,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
-            blocking_threads=THREADS,
-            websockets=False,
-            log_enabled=False,
-        )
+    def __init__(self, application: Application, reader: BodyReader, crew: Crew) -> None:
         self._application = application
         self._reader = reader
+        self._crew = crew
+        self._base = {
+            "SCRIPT_NAME": "",
+            "wsgi.errors": sys.stderr,
+            "wsgi.input_terminated": True,
+            "wsgi.multiprocess": False,
+            "wsgi.multithread": True,
+            "wsgi.run_once": False,
+            "wsgi.version": (1, 0),
+        }
+        self._signal = WorkerSignal()
 
-    def _check_gil(self) -> None:
-        pass
-
-    def run(self) -> None:
+    def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT."""
-        AbstractServer.serve(self, None, lambda: self._application, wrap_loader=False)
+        ended = threading.Event()
+        self._signal.add_cb(ended.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, _stay)
+        loop = asyncio.new_event_loop()  # granian asks for one and leaves it alone
+        worker = WSGIWorker(  # type: ignore[call-arg]
+            worker_id=1,
+            sock=(ListenerSpec(host, port, BACKLOG), None),
+            ipc=None,
+            threads=1,
+            blocking_threads=4,
+            py_threads=THREADS,
+            # a resting thread must not be taken for one that has ended
+            py_threads_idle_timeout=_NEVER,
+            backpressure=BACKLOG,
+            http_mode="1",
+            http1_opts=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+            metrics=(None, None),
+        )
+        scheduler = _new_cbscheduler(loop, self._handle, impl_asyncio=True)  # type: ignore[no-untyped-call]
+        serve = worker.serve_mtr  # type: ignore[attr-defined]
+        server = threading.Thread(name="server", target=serve, args=(scheduler, loop, self._signal))
+        server.start()
+        ended.wait()
+        server.join()
+        loop.close()
 
-    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
-        """Stop: finish what was begun, within seconds."""
+    def _stop(self, _: int, __: FrameType | None) -> None:
+        """Finish what was begun, within seconds."""
         logger.info("stopping")
         self._application.ready.clear()
         self._reader.hurry(_DRAIN_SECONDS)
         _give_up_later()
-        super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._signal.set()
+        self._crew.dismiss()
 
-    def signal_handler_reload(self, *args: Any, **kwargs: Any) -> None:
-        """Stay: nothing is reloaded, and no state is lost."""
-        logger.info("SIGHUP ignored: there is nothing to reload")
+    def _handle(self, protocol: Any, scope: dict[str, Any]) -> None:
+        """Answer a request."""
+        member = self._crew.arrive()
+        status = self._answer(protocol, self._base | scope)
+        if status < 300:
+            # Else its body may not have been read, and its connection stays open until this thread is back. A thread
+            # that rests keeps nothing of the request.
+            scope.clear()
+            self._crew.rest(member)
+
+    def _answer(self, protocol: Any, environ: dict[str, Any]) -> int:
+        started = _Started()
+        body = b"".join(self._application(environ, started))
+        protocol.response_bytes(started.status, started.headers, body)
+        return started.status
+
+
+def _stay(_: int, __: FrameType | None) -> None:
+    logger.info("SIGHUP ignored: there is nothing to reload")
 
 
 def _give_up_later() -> None:
@@ -92,12 +144,12 @@ def _give_up_later() -> None:
     timer.start()
 
 
-def serve_granian(application: Application, reader: BodyReader, host: str, port: int) -> None:
+def serve_granian(application: Application, reader: BodyReader, crew: Crew, host: str, port: int) -> None:
     """Serve with granian until a signal ends it."""
-    Granian(application, reader, host, port).run()
+    Granian(application, reader, crew).run(host, port)
 
 
-def serve_waitress(application: Application, reader: BodyReader, host: str, port: int) -> None:
+def serve_waitress(application: Application, _: BodyReader, __: Crew, host: str, port: int) -> None:
     """Serve with waitress (pure Python, extra `[waitress]`) until a signal ends it."""
     import waitress
 
@@ -105,7 +157,7 @@ def serve_waitress(application: Application, reader: BodyReader, host: str, port
         application, host=host, port=port, threads=8, ident=None, channel_timeout=30
     )
 
-    def stop(_: int, __: FrameType | None) -> None:
+    def stop(*_: object) -> None:
         logger.info("stopping")
         application.ready.clear()
         _give_up_later()
@@ -113,7 +165,7 @@ def serve_waitress(application: Application, reader: BodyReader, host: str, port
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGHUP, lambda *_: logger.info("SIGHUP ignored: there is nothing to reload"))
+    signal.signal(signal.SIGHUP, _stay)
     try:
         server.run()
     finally:
@@ -125,15 +177,12 @@ def tune_memory() -> None:
 
     A request makes thousands of containers that die with it: with the default threshold they set off a collection
     every few hundred, which costs a quarter of the decoding. And glibc gives each thread an arena of its own, which
-    keeps what it once needed: two arenas serve as well, for Python's lock lets one thread allocate at a time. What is
-    as large as a batch goes back to the system as soon as it is freed.
+    keeps what it once needed: two arenas serve as well, for Python's lock lets one thread allocate at a time.
     """
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        allocator = ctypes.CDLL(None)
-        allocator.mallopt(_M_ARENA_MAX, 2)
-        allocator.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 class Ticker:

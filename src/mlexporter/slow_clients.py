@@ -1,61 +1,86 @@
 """Reading request bodies so that a slow client costs itself and nobody else.
 
-The server gives every request a thread, and a read from a client that stalls holds it for as long as the client
-likes. So only some of the threads may read at once, which leaves others for scrapes and probes, and a watcher ends
-reads that stall: it asks the kernel which connections owe data and closes their receiving side. The read then ends
-short, and the client still gets its answer.
+One thread of the server answers everything (see `crew`), so it may not wait for a client. Most clients are near, and
+their bodies are there or almost, so a body is read at once. A watcher looks after reads that take long all the same: it
+lets another thread go on meanwhile, and for some minutes after that another thread goes on whenever a body is read.
+
+The watcher also ends reads that stall. It asks the kernel which connections owe data and closes their receiving side:
+the read then ends short, and the client still gets its answer.
 """
 
 import logging
+import math
 import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from mlexporter.crew import Crew, Member
 from mlexporter.decode.compression import too_large
 from mlexporter.samples import DecodeError, Reason
 
 logger = logging.getLogger(__name__)
 
-_TURN_SECONDS: Final = 3.0
+# A body that takes longer than the first makes the reader careful for the second.
+_SLOW_SECONDS: Final = 0.1
+_CAREFUL_SECONDS: Final = 300.0
+_WATCH_SECONDS: Final = 0.1
+# A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
+_PLACE_SECONDS: Final = 0.25
+_PLACE_POLL_SECONDS: Final = 0.005
 # struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
 _TIMES_AT: Final = 8 + 9 * 4
 _ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
 
 
+class _Read(msgspec.Struct, frozen=True):
+    """A body that is being read: since when, and by whom, if the crew does not know yet that it may take long."""
+
+    since: float
+    member: Member | None
+
+
 class BodyReader:
-    """Reads bodies up to a limit of bytes, of concurrency and of time.
+    """Reads bodies up to a limit of bytes and of time.
 
     Args:
         limit: bytes of a body.
-        most: bodies that may be read at once; one more is refused as overload.
-        timeout: seconds a client may stay silent in the middle of a body.
+        crew: the threads that read; None where the server has others.
+        most: bodies that may be read at once, which leaves the other threads for scrapes and probes.
+        timeout: seconds that the client may stay silent in the middle of a body.
         clock: monotonic seconds.
 
     """
 
     def __init__(
-        self, limit: int, *, most: int = 48, timeout: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        limit: int,
+        crew: Crew | None = None,
+        *,
+        most: int = 12,
+        timeout: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
+        self._crew = crew or Crew()
         self._most = most
         self._timeout = timeout
         self._clock = clock
-        self._reading: dict[int, float] = {}
-        self._waiting: set[int] = set()
-        self._turn = threading.Lock()
+        self._reading: dict[int, _Read] = {}
+        self._careful_until = -math.inf
         self._stopped = threading.Event()
 
     def read(self, environ: Mapping[str, Any]) -> bytes:
         """The body of a request as it was sent.
 
         Raises:
-            DecodeError: it is too large, it did not come in time, or too many others are being read.
+            DecodeError: it is too large, it did not come in time, or too many others keep their readers waiting.
 
         """
         length = _content_length(environ)
@@ -64,14 +89,15 @@ class BodyReader:
         if length == 0:
             return b""
         # Threads that pass here at the same moment may be a few too many, which a lock would cost more than.
-        if len(self._reading) + len(self._waiting) >= self._most:
+        if len(self._reading) >= self._most and not self._wait_for_place():
             raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
-        thread = threading.get_ident()
-        self._reading[thread] = self._clock()
-        try:
-            body: bytes = environ["wsgi.input"].read(self._limit + 1 if length is None else length)
-        finally:
-            del self._reading[thread]
+        size = self._limit + 1 if length is None else length
+        start = self._clock()
+        if start >= self._careful_until:
+            body = self._read_at_once(environ, size, start)
+        else:
+            with self._crew.held_up():
+                body = self._read(environ, size, _Read(start, None))
         if len(body) > self._limit:
             raise too_large(self._limit)
         if length is not None and len(body) < length:
@@ -80,38 +106,50 @@ class BodyReader:
             )
         return body
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until no other body that is large, or may become so, is decoded.
+    def _wait_for_place(self) -> bool:
+        """Wait a moment for a place; False where there is none, and at once where all are held by who stalls."""
+        end = self._clock() + _PLACE_SECONDS
+        while (now := self._clock()) < end:
+            if now - max((read.since for read in self._reading.copy().values()), default=now) >= _PLACE_SECONDS:
+                return False
+            time.sleep(_PLACE_POLL_SECONDS)
+            if len(self._reading) < self._most:
+                return True
+        return False
 
-        A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no time is
-        lost if large ones wait for each other, and memory is bounded. A thread that waits here is not free for scrapes
-        either, so it counts as one that reads, and does not wait for long.
+    def _read_at_once(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
+        member = self._crew.member()
+        body = self._read(environ, size, _Read(start, member))
+        end = self._clock()
+        if end - start > _SLOW_SECONDS:
+            self._careful_until = end + _CAREFUL_SECONDS
+        if member is not None:
+            self._crew.come_back(member)
+        return body
 
-        Raises:
-            DecodeError: it waited for too long.
-
-        """
+    def _read(self, environ: Mapping[str, Any], size: int, read: _Read) -> bytes:
         thread = threading.get_ident()
-        self._waiting.add(thread)
+        self._reading[thread] = read
         try:
-            if not self._turn.acquire(timeout=_TURN_SECONDS):
-                raise DecodeError(Reason.OVERLOADED, "too many large bodies are waiting to be decoded; try again")
+            body: bytes = environ["wsgi.input"].read(size)
         finally:
-            self._waiting.discard(thread)
-        try:
-            yield
-        finally:
-            self._turn.release()
+            del self._reading[thread]
+        return body
 
     def watch(self) -> None:
         """End stalled reads until `stop`; to be run in a thread of its own."""
-        while not self._stopped.wait(min(1.0, self._timeout / 4)):
+        while not self._stopped.wait(_WATCH_SECONDS):
             self.end_stalled()
 
     def end_stalled(self) -> int:
-        """End the reads that stall now; returns how many connections were closed for it."""
-        longest = self._clock() - min(self._reading.copy().values(), default=self._clock())
+        """Look after the reads that take long now; returns how many connections were closed."""
+        now = self._clock()
+        reads = list(self._reading.copy().values())
+        for read in reads:
+            if read.member is not None and now - read.since > _SLOW_SECONDS:
+                self._careful_until = now + _CAREFUL_SECONDS
+                self._crew.relieve(read.member)
+        longest = max((now - read.since for read in reads), default=0.0)
         if longest < self._timeout:
             return 0
         # A connection that was used before and stalled within a millisecond of its last answer looks like an idle

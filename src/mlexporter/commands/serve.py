@@ -79,6 +79,7 @@ def serve(
     """
     # Heavy imports stand here, so that --help and `check config` answer at once.
     from mlexporter import serving
+    from mlexporter.crew import Crew
     from mlexporter.server import Application
     from mlexporter.slow_clients import BodyReader
     from mlexporter.store import Store
@@ -99,7 +100,8 @@ def serve(
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
     telemetry = Telemetry(time.time)
-    reader = BodyReader(settings.limits.max_body_bytes, most=serving.BODIES_AT_ONCE)
+    crew = Crew()
+    reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
     store = Store(settings, baselines, time.time)
     application = Application(store, telemetry, settings, reader, time.time)
     ticker = serving.Ticker(store)
@@ -118,7 +120,7 @@ def serve(
         },
     )
     run = serving.serve_granian if web_server == "granian" else serving.serve_waitress
-    run(application, reader, serving.ip_of(host), port)
+    run(application, reader, crew, serving.ip_of(host), port)
     ticker.stop()
     reader.stop()
     logger.info("stopped")
