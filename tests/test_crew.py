@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mlexporter.crew import Crew, Member
+from conftest import Clock
+from mlexporter.crew import Crew
 
 DEADLINE = 10.0
 
@@ -13,31 +14,36 @@ DEADLINE = 10.0
 class Thread:
     """A thread of the server that serves one request, and says where it is."""
 
-    def __init__(self, crew: Crew, request: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, crew: Crew, request: Callable[[], None] = lambda: None, *, rest: bool = True) -> None:
         self.served, self.back = threading.Event(), threading.Event()
-        self.member: Member | None = None
-        self._crew, self._request = crew, request
+        self._crew, self._request, self._rest = crew, request, rest
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        self.member = self._crew.arrive()
+        self._crew.arrive()
         self._request()
         self.served.set()
-        self._crew.rest(self.member)
+        self._crew.depart(rest=self._rest)
         self.back.set()
 
 
 def test_the_only_thread_never_rests() -> None:
     crew = Crew()
     for _ in range(3):
-        crew.rest(crew.arrive())
+        crew.arrive()
+        crew.depart()
 
 
 @pytest.fixture
-def crew() -> Crew:
+def clock() -> Clock:
+    return Clock(100.0)
+
+
+@pytest.fixture
+def crew(clock: Clock) -> Crew:
     """A crew at whose work the test's own thread is."""
-    crew = Crew()
+    crew = Crew(clock)
     crew.arrive()
     return crew
 
@@ -53,38 +59,64 @@ def test_a_surplus_thread_rests_after_its_first_request_and_goes_on_for_one_that
     other = resting(crew)
     with crew.held_up():
         assert other.back.wait(DEADLINE)
-    me = crew.member()
-    assert me is not None
-    assert me.working
+
+
+def test_who_was_held_up_rests_while_another_is_at_work(crew: Crew) -> None:
+    other = resting(crew)
+    held, go = threading.Event(), threading.Event()
+
+    def request() -> None:
+        with crew.held_up():
+            held.set()
+            assert go.wait(DEADLINE)
+
+    third = Thread(crew, request)
+    assert held.wait(DEADLINE)
+    go.set()
+    assert third.served.wait(DEADLINE)
+    assert not third.back.wait(0.05)
+    assert not other.back.is_set()  # this thread was at work all the time
+    crew.dismiss()
+    assert third.back.wait(DEADLINE)
 
 
 def test_one_thread_is_woken_at_a_time(crew: Crew) -> None:
     others = [resting(crew) for _ in range(3)]
     with crew.held_up():
-        woken = [other for other in others if other.back.wait(0.2)]
-        assert len(woken) == 1
+        assert len([other for other in others if other.back.wait(0.2)]) == 1
     crew.dismiss()
     assert all(other.back.wait(DEADLINE) for other in others)
 
 
-def test_who_is_relieved_by_the_watcher_comes_back(crew: Crew) -> None:
-    other, me = resting(crew), crew.member()
-    assert me is not None
-    crew.relieve(me)
-    crew.relieve(me)  # once is enough
+def test_a_request_that_takes_long_is_no_reason_for_others_to_wait(crew: Crew, clock: Clock) -> None:
+    other = resting(crew)
+    clock.now += 0.09
+    crew.relieve_late()
+    assert not other.back.wait(0.05)
+    clock.now += 0.02
+    crew.relieve_late()
     assert other.back.wait(DEADLINE)
-    crew.come_back(me)
-    third = resting(crew)  # two are at work: a third one rests
-    crew.dismiss()
-    assert third.back.wait(DEADLINE)
+    third = resting(crew)  # the one that was woken is at work
+    crew.relieve_late()
+    assert not third.back.wait(0.05)  # for it has no request yet that could take long
+
+
+def test_a_thread_between_requests_is_not_late(crew: Crew, clock: Clock) -> None:
+    crew.depart()
+    other = resting(crew)
+    clock.now += 1000.0
+    crew.relieve_late()
+    assert not other.back.wait(0.05)
+
+
+def test_who_must_not_rest_does_not(crew: Crew) -> None:
+    assert Thread(crew, rest=False).back.wait(DEADLINE)
 
 
 def test_an_error_while_held_up_does_not_lose_the_thread(crew: Crew) -> None:
     with pytest.raises(OSError, match="reset"), crew.held_up():
         raise OSError("reset")
-    me = crew.member()
-    assert me is not None
-    assert me.working
+    crew.depart()
     resting(crew)
 
 
@@ -96,8 +128,14 @@ def test_nobody_rests_after_the_end(crew: Crew) -> None:
 
 
 def test_a_thread_that_is_not_of_the_crew_is_left_alone() -> None:
-    crew = Crew()
-    assert crew.member() is None
-    with crew.held_up():
+    with Crew().held_up():
         pass
-    assert crew.member() is None
+
+
+def test_watching_ends_when_it_is_stopped() -> None:
+    crew = Crew()
+    thread = threading.Thread(target=crew.watch)
+    thread.start()
+    crew.stop()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()

@@ -127,6 +127,45 @@ def test_a_read_that_fails_gives_its_place_back() -> None:
     assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
 
 
+@pytest.mark.usefixtures("impatient")
+def test_who_waits_for_a_turn_counts_as_who_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_clients, "_TURN_SECONDS", DEADLINE)
+    reader = BodyReader(LIMIT, most=2)
+    outcomes: list[str] = []
+
+    def wait() -> None:
+        with reader.turn():
+            outcomes.append("had its turn")
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    with reader.turn():
+        assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"  # who has its turn does not count
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + DEADLINE
+        while len(reader._waiting) < 2:
+            assert time.monotonic() < end
+        assert error_of(reader, environ(Untouchable(), CONTENT_LENGTH="1")).reason is Reason.OVERLOADED
+        assert outcomes == []
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert outcomes == ["had its turn"] * 2
+    assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
+
+
+def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_clients, "_TURN_SECONDS", 0.0)
+    reader = BodyReader(LIMIT, most=1)
+    with reader.turn():
+        for _ in range(3):
+            with pytest.raises(DecodeError) as caught, reader.turn():
+                pytest.fail("two had their turn at once")
+            assert caught.value.reason is Reason.OVERLOADED
+            assert caught.value.message == "too many large bodies are waiting to be decoded; try again"
+    with reader.turn():
+        assert reader.read(environ(b"x", CONTENT_LENGTH="1")) == b"x"
+
+
 @pytest.fixture
 def reading() -> Iterator[Callable[[BodyReader], Held]]:
     """Starts reads that stall, and lets them go at the end."""
@@ -175,7 +214,7 @@ def test_waiting_for_a_place_has_an_end(monkeypatch: pytest.MonkeyPatch, reading
     def sleep(seconds: float) -> None:
         clock.now += seconds
         for thread in reader._reading:  # others come and go
-            reader._reading[thread] = slow_clients._Read(clock.now, None)
+            reader._reading[thread] = clock.now
 
     monkeypatch.setattr(time, "sleep", sleep)
     reading(reader)

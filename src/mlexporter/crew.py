@@ -1,85 +1,95 @@
-"""Keeps one thread of the server at work, and others ready for when it has to wait.
+"""Keeps one thread of the server at work, and others ready for when it is held up.
 
 Threads that take turns with Python's lock make a request three times as expensive. The server adds a thread whenever
-requests queue up; here the surplus rests after its first request, and comes back when the one at work is held up by a
-client.
+requests queue up; here the surplus rests after its first request. One of them goes on when the thread at work waits for
+a client, and when a request takes long for whatever reason: probes and scrapes never wait for it.
 """
 
+import math
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+LONG_SECONDS: Final = 0.1
+_WATCH_SECONDS: Final = 0.05
 
 
 class Member:
-    """A thread of the server: whether it is at work, and what it rests on."""
+    """A thread of the server: whether it is at work, since when on its present request, and what it rests on."""
 
-    __slots__ = ("resting", "working")
+    __slots__ = ("resting", "since", "working")
 
     def __init__(self) -> None:
         self.working = False
+        self.since = 0.0
         self.resting = threading.Event()
 
 
 class Crew:
-    """The threads of the server."""
+    """The threads of the server.
 
-    def __init__(self) -> None:
+    Args:
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._working = 0
+        self._working: set[Member] = set()
         self._resting: list[Member] = []
         self._dismissed = False
+        self._stopped = threading.Event()
 
-    def arrive(self) -> Member:
+    def arrive(self) -> None:
         """Begin with a request."""
-        member = self.member()
+        member: Member | None = getattr(self._local, "member", None)
         if member is None:
             member = self._local.member = Member()
-        self.come_back(member)
-        return member
+        member.since = self._clock()
+        if not member.working:
+            with self._lock:
+                self._begin(member)
 
-    def rest(self, member: Member) -> None:
-        """After a request: rest until needed, unless this is the only thread at work."""
-        if self._working <= 1:
+    def depart(self, *, rest: bool = True) -> None:
+        """After a request: rest until needed, unless this is the only thread at work, or it must not rest."""
+        member: Member = self._local.member
+        member.since = math.inf
+        if not rest or (member.working and len(self._working) <= 1):
             return
         with self._lock:
-            if self._working <= 1 or self._dismissed:
+            self._working.discard(member)
+            if not self._working or self._dismissed:
+                self._begin(member)
                 return
-            self._end(member)
+            member.working = False
             member.resting.clear()
             self._resting.append(member)
         member.resting.wait()
 
-    def member(self) -> Member | None:
-        """The present thread, if it is of the crew."""
-        member: Member | None = getattr(self._local, "member", None)
-        return member
-
     @contextmanager
     def held_up(self) -> Iterator[None]:
         """Wait for a client while another thread goes on."""
-        member = self.member()
-        if member is None:
-            yield
-            return
-        self.relieve(member)
-        try:
-            yield
-        finally:
-            self.come_back(member)
-
-    def relieve(self, member: Member) -> None:
-        """Let another thread go on in place of one that waits."""
-        with self._lock:
-            self._end(member)
-            if not self._working and self._resting:
-                self._wake()
-
-    def come_back(self, member: Member) -> None:
-        """Go on after having been relieved, if so it was."""
-        if not member.working:
+        member: Member | None = getattr(self._local, "member", None)
+        if member is not None:
             with self._lock:
-                self._begin(member)
+                self._relieve(member)
+        yield
+
+    def watch(self) -> None:
+        """Relieve threads whose request takes long, until `stop`; to be run in a thread of its own."""
+        while not self._stopped.wait(_WATCH_SECONDS):
+            self.relieve_late()
+
+    def relieve_late(self) -> None:
+        """Let another thread go on in place of those whose request takes long now."""
+        late = self._clock() - LONG_SECONDS
+        with self._lock:
+            for member in [member for member in self._working if member.since < late]:
+                self._relieve(member)
 
     def dismiss(self) -> None:
         """Wake everybody, and let nobody rest any more."""
@@ -88,17 +98,23 @@ class Crew:
             while self._resting:
                 self._wake()
 
-    def _begin(self, member: Member) -> None:
-        if not member.working:
-            member.working = True
-            self._working += 1
+    def stop(self) -> None:
+        """End `watch`."""
+        self._stopped.set()
 
-    def _end(self, member: Member) -> None:
-        if member.working:
-            member.working = False
-            self._working -= 1
+    def _begin(self, member: Member) -> None:
+        member.working = True
+        self._working.add(member)
+
+    def _relieve(self, member: Member) -> None:
+        """Count a thread as away until its request is done, and let another one go on."""
+        self._working.discard(member)
+        member.working = False
+        if not self._working and self._resting:
+            self._wake()
 
     def _wake(self) -> None:
         member = self._resting.pop()
+        member.since = math.inf
         self._begin(member)
         member.resting.set()

@@ -79,7 +79,6 @@ class Application:
         self._reader = reader
         self._exposition = Exposition()
         self._exposition_lock = threading.Lock()
-        self._large_body = threading.Lock()
         self.ready = threading.Event()
         self._flask = _flask_application(self, store, config, clock)
 
@@ -113,9 +112,7 @@ class Application:
             sent = self._reader.read(environ)
             if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
                 return self._decode(sent, environ)
-            # A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no
-            # time is lost if those that are large, or may become so, wait for each other, and memory is bounded.
-            with self._large_body:
+            with self._reader.turn():
                 return self._decode(sent, environ)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)

@@ -31,7 +31,8 @@ TICK_SECONDS: Final = 15.0
 THREADS: Final = 16
 BODIES_AT_ONCE: Final = 12
 _NEVER: Final = 10**9
-HEADER_TIMEOUT_MS: Final = 10_000
+# This closes connections that are idle between requests too, so it is longer than clients pause.
+HEADER_TIMEOUT_MS: Final = 75_000
 BACKLOG: Final = 1024
 _M_ARENA_MAX: Final = -8
 _DRAIN_SECONDS: Final = 1.0
@@ -113,13 +114,12 @@ class Granian:
 
     def _handle(self, protocol: Any, scope: dict[str, Any]) -> None:
         """Answer a request."""
-        member = self._crew.arrive()
+        self._crew.arrive()
         status = self._answer(protocol, self._base | scope)
-        if status < 300:
-            # Else its body may not have been read, and its connection stays open until this thread is back. A thread
-            # that rests keeps nothing of the request.
-            scope.clear()
-            self._crew.rest(member)
+        # A thread that rests keeps nothing of the request. If it was refused its body may not have been read, and its
+        # connection stays open until this thread is back.
+        scope.clear()
+        self._crew.depart(rest=status < 300)
 
     def _answer(self, protocol: Any, environ: dict[str, Any]) -> int:
         started = _Started()

@@ -1,11 +1,11 @@
 """Reading request bodies so that a slow client costs itself and nobody else.
 
-One thread of the server answers everything (see `crew`), so it may not wait for a client. Most clients are near, and
-their bodies are there or almost, so a body is read at once. A watcher looks after reads that take long all the same: it
-lets another thread go on meanwhile, and for some minutes after that another thread goes on whenever a body is read.
+One thread of the server is at work (see `crew`), and it is relieved if a request takes long. Most clients are near, and
+their bodies are there or almost, so a body is read at once; but for some minutes after one that was slow another thread
+goes on whenever a body is read.
 
-The watcher also ends reads that stall. It asks the kernel which connections owe data and closes their receiving side:
-the read then ends short, and the client still gets its answer.
+A watcher ends reads that stall. It asks the kernel which connections owe data and closes their receiving side: the read
+then ends short, and the client still gets its answer.
 """
 
 import logging
@@ -16,34 +16,25 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from mlexporter.crew import Crew, Member
+from mlexporter.crew import LONG_SECONDS, Crew
 from mlexporter.decode.compression import too_large
 from mlexporter.samples import DecodeError, Reason
 
 logger = logging.getLogger(__name__)
 
-# A body that takes longer than the first makes the reader careful for the second.
-_SLOW_SECONDS: Final = 0.1
 _CAREFUL_SECONDS: Final = 300.0
-_WATCH_SECONDS: Final = 0.1
+_WATCH_SECONDS: Final = 0.25
+_TURN_SECONDS: Final = 3.0
 # A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
 # struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
 _TIMES_AT: Final = 8 + 9 * 4
 _ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
-
-
-class _Read(msgspec.Struct, frozen=True):
-    """A body that is being read: since when, and by whom, if the crew does not know yet that it may take long."""
-
-    since: float
-    member: Member | None
 
 
 class BodyReader:
@@ -72,7 +63,9 @@ class BodyReader:
         self._most = most
         self._timeout = timeout
         self._clock = clock
-        self._reading: dict[int, _Read] = {}
+        self._reading: dict[int, float] = {}
+        self._waiting: set[int] = set()
+        self._turn = threading.Lock()
         self._careful_until = -math.inf
         self._stopped = threading.Event()
 
@@ -89,15 +82,15 @@ class BodyReader:
         if length == 0:
             return b""
         # Threads that pass here at the same moment may be a few too many, which a lock would cost more than.
-        if len(self._reading) >= self._most and not self._wait_for_place():
+        if self._is_full() and not self._wait_for_place():
             raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
         size = self._limit + 1 if length is None else length
         start = self._clock()
         if start >= self._careful_until:
-            body = self._read_at_once(environ, size, start)
+            body = self._read(environ, size, start)
         else:
             with self._crew.held_up():
-                body = self._read(environ, size, _Read(start, None))
+                body = self._read(environ, size, start)
         if len(body) > self._limit:
             raise too_large(self._limit)
         if length is not None and len(body) < length:
@@ -106,35 +99,55 @@ class BodyReader:
             )
         return body
 
+    def _is_full(self) -> bool:
+        return len(self._reading) + len(self._waiting) >= self._most
+
     def _wait_for_place(self) -> bool:
         """Wait a moment for a place; False where there is none, and at once where all are held by who stalls."""
         end = self._clock() + _PLACE_SECONDS
         while (now := self._clock()) < end:
-            if now - max((read.since for read in self._reading.copy().values()), default=now) >= _PLACE_SECONDS:
+            if now - max(self._reading.copy().values(), default=now) >= _PLACE_SECONDS:
                 return False
             time.sleep(_PLACE_POLL_SECONDS)
-            if len(self._reading) < self._most:
+            if not self._is_full():
                 return True
         return False
 
-    def _read_at_once(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
-        member = self._crew.member()
-        body = self._read(environ, size, _Read(start, member))
-        end = self._clock()
-        if end - start > _SLOW_SECONDS:
-            self._careful_until = end + _CAREFUL_SECONDS
-        if member is not None:
-            self._crew.come_back(member)
-        return body
-
-    def _read(self, environ: Mapping[str, Any], size: int, read: _Read) -> bytes:
+    def _read(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
         thread = threading.get_ident()
-        self._reading[thread] = read
+        self._reading[thread] = start
         try:
             body: bytes = environ["wsgi.input"].read(size)
         finally:
             del self._reading[thread]
+        end = self._clock()
+        if end - start > LONG_SECONDS:
+            self._careful_until = end + _CAREFUL_SECONDS
         return body
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other body that is large, or may become so, is decoded.
+
+        A body takes up to thirty times its size while it is decoded. Python decodes one at a time anyway, so no time is
+        lost if large ones wait for each other, and memory is bounded. A thread that waits here is not free for scrapes
+        either, so it counts as one that reads, and does not wait for long.
+
+        Raises:
+            DecodeError: it waited for too long.
+
+        """
+        thread = threading.get_ident()
+        self._waiting.add(thread)
+        try:
+            if not self._turn.acquire(timeout=_TURN_SECONDS):
+                raise DecodeError(Reason.OVERLOADED, "too many large bodies are waiting to be decoded; try again")
+        finally:
+            self._waiting.discard(thread)
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def watch(self) -> None:
         """End stalled reads until `stop`; to be run in a thread of its own."""
@@ -142,14 +155,9 @@ class BodyReader:
             self.end_stalled()
 
     def end_stalled(self) -> int:
-        """Look after the reads that take long now; returns how many connections were closed."""
+        """End the reads that stall now; returns how many connections were closed for it."""
         now = self._clock()
-        reads = list(self._reading.copy().values())
-        for read in reads:
-            if read.member is not None and now - read.since > _SLOW_SECONDS:
-                self._careful_until = now + _CAREFUL_SECONDS
-                self._crew.relieve(read.member)
-        longest = max((now - read.since for read in reads), default=0.0)
+        longest = now - min(self._reading.copy().values(), default=now)
         if longest < self._timeout:
             return 0
         # A connection that was used before and stalled within a millisecond of its last answer looks like an idle

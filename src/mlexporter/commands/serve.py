@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -107,6 +108,7 @@ def serve(
     ticker = serving.Ticker(store)
     serving.start_thread("ticker", ticker.run)
     serving.start_thread("slow-clients", reader.watch)
+    serving.start_thread("crew", crew.watch)
     telemetry.loaded()
     serving.tune_memory()
     application.ready.set()
@@ -123,4 +125,8 @@ def serve(
     run(application, reader, crew, serving.ip_of(host), port)
     ticker.stop()
     reader.stop()
+    crew.stop()
     logger.info("stopped")
+    # Threads of the server may still be on their way out of Python, and it would be torn down under them: go at once.
+    logging.shutdown()
+    os._exit(0)
