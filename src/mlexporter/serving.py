@@ -153,9 +153,7 @@ def serve_waitress(application: Application, _: BodyReader, __: Crew, host: str,
     """Serve with waitress (pure Python, extra `[waitress]`) until a signal ends it."""
     import waitress
 
-    server = waitress.create_server(  # type: ignore[attr-defined]
-        application, host=host, port=port, threads=8, ident=None, channel_timeout=30
-    )
+    server = waitress.create_server(application, host=host, port=port, threads=8, ident=None, channel_timeout=30)
 
     def stop(*_: object) -> None:
         logger.info("stopping")
