@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 15.0
 # Threads of Python, one of which is at work (see crew), and how many of them may read bodies at once.
-THREADS: Final = 16
-BODIES_AT_ONCE: Final = 12
+THREADS: Final = 10
+BODIES_AT_ONCE: Final = 7
 _NEVER: Final = 10**9
 # This closes connections that are idle between requests too, so it is longer than clients pause.
 HEADER_TIMEOUT_MS: Final = 75_000

@@ -54,7 +54,7 @@ class BodyReader:
         limit: int,
         crew: Crew | None = None,
         *,
-        most: int = 12,
+        most: int = 7,
         timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
