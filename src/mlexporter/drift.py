@@ -47,7 +47,7 @@ def shares(counts: Counts) -> Floats:
     [[0.25, 0.75]]
     """
     totals = counts.sum(axis=1, keepdims=True, dtype=np.float64)
-    result: Floats = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    result: Floats = np.divide(counts, totals, out=np.full_like(counts, np.nan, dtype=np.float64), where=totals > 0)
     return result
 
 

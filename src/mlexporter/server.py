@@ -196,7 +196,7 @@ class Application:
 
 def _write(_: bytes) -> object:
     """The imperative way to answer, which WSGI has kept from the nineties and Flask does not use."""
-    raise NotImplementedError
+    raise RuntimeError("write() is not supported")
 
 
 def _json(content: object) -> bytes:
