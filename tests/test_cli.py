@@ -100,6 +100,23 @@ def test_check_config_prints_every_mistake(run: Run, write: Write) -> None:
         assert key in line
 
 
+def test_models_that_take_too_many_series_are_refused_at_the_start(run: Run, write: Write) -> None:
+    write("churn.json", encode(PROFILE))
+    text = """
+models: [{name: churn, version: "7", baseline: churn.json}]
+windows: [5m, 15m, 1h, 6h, 24h]
+limits: {max_series: 127}
+"""
+    # 23 of the version; age: 5 bins twice, a histogram of 5, 1 and 9 a window; plan: 4 bins twice, 1 and 7 a window
+    expected = (
+        "limits.max_series: the models take up to 128 series, more than 127; raise it, or leave out columns or windows"
+    )
+    path = write("mlexporter.yml", text)
+    assert one_line(run("check", "config", path)) == expected
+    assert one_line(run("serve", f"--config.file={path}")) == f"mlexporter: {expected}"
+    assert run("check", "config", write("mlexporter.yml", text.replace("127", "128"))).exit_code == 0
+
+
 def test_check_config_of_no_file(run: Run, tmp_path: Path) -> None:
     assert one_line(run("check", "config", tmp_path / "nowhere.yml")) == (
         f"{tmp_path}/nowhere.yml: cannot be read: No such file or directory"

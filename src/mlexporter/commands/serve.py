@@ -11,6 +11,7 @@ import click
 
 from mlexporter import __version__, baseline, config, logs
 from mlexporter.baseline import Baseline, BaselineError
+from mlexporter.budget import series_of
 from mlexporter.config import UNVERSIONED, Config, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
     """The baselines that a configuration names, by model and version.
 
     Raises:
-        BaselineError: with every one that cannot be used, a line each.
+        BaselineError: with every one that cannot be used, a line each; or together they take too many series.
 
     """
     baselines: dict[tuple[str, str], Baseline] = {}
@@ -32,6 +33,12 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
             baselines[model.name, model.version or UNVERSIONED] = baseline.read(model.baseline)
         except BaselineError as error:
             problems.append(f"models[{i}].baseline: {error}")
+    series = sum(series_of(each.columns, len(settings.windows)) for each in baselines.values())
+    if series > settings.limits.max_series:
+        problems.append(
+            f"limits.max_series: the models take up to {series} series, more than {settings.limits.max_series}; "
+            "raise it, or leave out columns or windows"
+        )
     if problems:
         raise BaselineError("\n".join(problems))
     return baselines
