@@ -53,7 +53,9 @@ ALLOWED = {
     "serving": "crew logs server slow_clients store",
     "logs": "",
     # the command line wires it all; the demo knows the exporter as a stranger does
-    "commands": "baseline budget builder config crew dataset logs scalars server serving show slow_clients store telemetry",
+    "commands": (
+        "baseline budget builder config crew dataset logs scalars server serving show slow_clients store telemetry"
+    ),
     "cli": "commands demo",
     "__main__": "cli",
     "demo": "",
