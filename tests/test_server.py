@@ -464,12 +464,6 @@ def test_unknown_models_cost_their_neighbours_nothing(exporter: Exporter) -> Non
     ]
 
 
-def test_an_unknown_model_with_a_bad_sample_is_not_404(exporter: Exporter) -> None:
-    answer = exporter.post({"model": "fraud", "samples": [ROW, 1]})
-    assert (answer.code, answer.json["rejected"]) == (200, 2)
-    assert exporter.rejected() == {"not_an_object": 1, "unknown_model": 1}
-
-
 def test_models_and_versions_have_caps(discovering: Exporter) -> None:
     assert discovering.post(ROW).json["errors"][0]["reason"] == "unknown_model"
     assert discovering.post({"model": "a", "version": "1", **ROW}).code == 200
@@ -791,3 +785,14 @@ def test_the_landing_page_says_what_runs_and_links_to_it(exporter: Exporter, dis
     assert "a baseline is learned from them" in page
     discovering.post({"model": "m", **ROW})
     assert "Learning: 1 samples" in discovering.call("GET", "/").body.decode()
+
+
+def test_a_model_that_nobody_monitors_is_404_whatever_else_is_wrong(exporter: Exporter) -> None:
+    answer = exporter.post({"model": "other", "samples": [ROW, {"features": 3}, 7]}, content_type="application/json")
+    assert answer.code == 404
+    assert [(error["index"], error["reason"]) for error in answer.json["errors"]] == [
+        (0, "unknown_model"),
+        (1, "invalid_features"),
+        (2, "not_an_object"),
+    ]
+    assert exporter.post({"model": "churn", "samples": [7]}, content_type="application/json").code == 200

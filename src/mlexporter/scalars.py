@@ -187,18 +187,6 @@ def parse_size(value: str) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
-def format_size(count: int) -> str:
-    """Write a size in the largest unit of 1,024s that leaves no remainder.
-
-    >>> format_size(16777216), format_size(1000)
-    ('16MiB', '1000')
-    """
-    for unit in ("GiB", "MiB", "KiB"):
-        if count and count % _SIZE_UNITS[unit] == 0:
-            return f"{count // _SIZE_UNITS[unit]}{unit}"
-    return str(count)
-
-
 def shown(value: str) -> str:
     """Quote text for a message: on one line, printable, and not endless."""
     short = _shortened(value)

@@ -7,7 +7,7 @@ import gzip
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import flask
@@ -44,7 +44,7 @@ _CODE_OF: Final = {
     Reason.OVERLOADED: 503,
     Reason.INTERNAL_ERROR: 500,
 }
-# A request all of whose samples are refused for one of these is answered 404: nobody monitors that model here.
+# A request of which nothing is accepted, and something for one of these, is answered 404: nobody monitors that here.
 _NOT_MONITORED: Final = frozenset((Reason.UNKNOWN_MODEL, Reason.MODEL_LIMIT, Reason.VERSION_LIMIT, Reason.SERIES_LIMIT))
 _JSON: Final = ("Content-Type", "application/json")
 _OPENMETRICS_END: Final = b"# EOF\n"
@@ -122,17 +122,17 @@ class Application:
         body = decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
         decoded = decode.decode(body, environ.get("CONTENT_TYPE", ""))
         outcome = self._store.observe(decoded.batches)
-        rejections = (*decoded.rejections, *outcome.rejections)
+        rejections = sorted((*decoded.rejections, *outcome.rejections), key=lambda rejection: rejection.index)
         if not rejections:
             return Answer(200, [_JSON], b'{"accepted":%d,"rejected":0,"errors":[]}\n' % outcome.accepted)
         return self._partial(outcome.accepted, rejections)
 
-    def _partial(self, accepted: int, rejections: tuple[Rejection, ...]) -> Answer:
+    def _partial(self, accepted: int, rejections: Sequence[Rejection]) -> Answer:
         """The answer where some samples were refused, or all of them."""
         for rejection in rejections:
             self._telemetry.rejected(rejection)
         logger.debug("samples refused", extra={"reasons": ",".join(sorted({r.reason for r in rejections}))})
-        not_monitored = not accepted and all(rejection.reason in _NOT_MONITORED for rejection in rejections)
+        not_monitored = not accepted and any(rejection.reason in _NOT_MONITORED for rejection in rejections)
         answer = {
             "accepted": accepted,
             "rejected": sum(rejection.count for rejection in rejections),

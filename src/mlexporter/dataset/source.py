@@ -58,7 +58,6 @@ class Dataset(ABC):
     def __init__(self, path: Path, names: DataConfig) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self._names = names
         # by the name in the file: what a column that is no feature stands for; None: it is left out
         self._fields: dict[str, Key | None] = {
             PREDICTION_COLUMN: (Role.PREDICTION, PREDICTION_COLUMN),
