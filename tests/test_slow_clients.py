@@ -266,8 +266,18 @@ def test_watching_ends_when_it_is_stopped() -> None:
 
 
 @pytest.fixture
-def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client and the server's side of its connection."""
+def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client and the server's side of its connection, which is the only one that is looked at."""
+    found = slow_clients._connections
+
+    def only_this() -> Iterator[socket.socket]:
+        for each in found():
+            if each.getpeername() == client.getsockname():
+                yield each
+            else:
+                each.close()
+
+    monkeypatch.setattr(slow_clients, "_connections", only_this)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname(), timeout=DEADLINE)
         server, _ = listener.accept()

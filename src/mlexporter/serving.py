@@ -35,6 +35,7 @@ _NEVER: Final = 10**9
 HEADER_TIMEOUT_MS: Final = 75_000
 BACKLOG: Final = 1024
 _M_ARENA_MAX: Final = -8
+_SIGNAL_SECONDS: Final = 0.1
 _DRAIN_SECONDS: Final = 1.0
 _GIVE_UP_SECONDS: Final = 4.5
 
@@ -99,7 +100,9 @@ class Granian:
         serve = worker.serve_mtr  # type: ignore[attr-defined]
         server = threading.Thread(name="server", target=serve, args=(scheduler, loop, self._signal))
         server.start()
-        ended.wait()
+        # The system may hand a signal to any thread, and Python runs its handler in this one, once it wakes.
+        while not ended.wait(_SIGNAL_SECONDS):
+            pass
         server.join()
         loop.close()
 
