@@ -14,7 +14,7 @@ from benchmarks.harness import Report, medians
 from mlexporter.baseline import Baseline, sealed
 from mlexporter.binning import _Workspace, count_numbers
 from mlexporter.columns import learn_column
-from mlexporter.config import Config, LimitsConfig, ModelConfig
+from mlexporter.config import Config, DetectionConfig, LimitsConfig, ModelConfig
 from mlexporter.exposition import Exposition
 from mlexporter.samples import Batch, Role
 from mlexporter.snapshot import Monitor
@@ -48,7 +48,7 @@ def binning(report: Report) -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(size=(20, 8192))
     values[:, ::50] = np.nan
-    monitor = Monitor.of(baseline_of(20))
+    monitor = Monitor.of(baseline_of(20), DetectionConfig(), {})
     columns = monitor.binner.numeric
     fine = [np.asarray(column.edges) for column in columns]
     deciles = [edges[list(column.coarse)] for edges, column in zip(fine, columns, strict=True)]
@@ -104,7 +104,7 @@ def binning(report: Report) -> None:
 
 def statistics(report: Report) -> None:
     report.heading("Drift statistics (1,000 columns x 13 bins, one window)")
-    monitor = Monitor.of(baseline_of(1000, rows=2000))
+    monitor = Monitor.of(baseline_of(1000, rows=2000), DetectionConfig(), {})
     bins, sums = monitor.reference.bins, monitor.reference.sums
     psi_rows = 100
     exported = monitor.statistician.exported(bins).reshape(1000, -1)[:psi_rows].astype(float)

@@ -2,9 +2,10 @@ import gzip
 import math
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -431,3 +432,201 @@ def test_only_some_columns_and_progress(write: Write) -> None:
     assert chunk_rows(chunks) == [CHUNK_ROWS, 100_000 - CHUNK_ROWS]
     assert all(chunk.columns.keys() == {(Role.FEATURE, "b")} for chunk in chunks)
     assert sum(done) == dataset.units == path.stat().st_size
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+
+BERLIN = ZoneInfo("Europe/Berlin")
+TS = DataConfig(time="ts")
+# Noon of 2026-01-31 in UTC, as `date +%s` has it.
+NOON = 1769860800
+ACCEPTED = "accepted is ISO 8601 such as 2026-01-31T12:00:00Z, or Unix time, in the years 1000 to 4999"
+
+
+def times(path: Path, names: DataConfig = TS, only: set[Key] | None = None) -> list[float | None]:
+    """Times of all chunks, None where missing; naive ones are of Berlin."""
+    listed: list[float | None] = []
+    for chunk in open_dataset(path, names, BERLIN).chunks({}, None, only):
+        assert chunk.times is not None
+        assert chunk.times.shape == (chunk.rows,)
+        listed += [None if math.isnan(time) else time for time in chunk.times.tolist()]
+    return listed
+
+
+def test_no_times_where_no_column_is_named(write: Write) -> None:
+    path = write("a.csv", f"ts,time\n{NOON},{NOON}\n")
+    assert [chunk.times for chunk in open_dataset(path).chunks({})] == [None]
+    assert features(path) == {"ts": [NOON], "time": [NOON]}
+
+
+def test_column_of_times_is_no_feature(write: Write) -> None:
+    content = f"x,ts,time,id\n1,{NOON},2,3\n"
+    assert features(write("a.csv", content), None, TS) == {"x": [1.0], "time": [2.0]}
+    path = write("b.csv", content)
+    assert features(path, None, DataConfig(time="id")) == {"x": [1.0], "ts": [NOON], "time": [2.0]}
+    assert times(path, DataConfig(time="id")) == [3]
+
+
+def test_csv_times(write: Write) -> None:
+    rows = ["2026-01-31T12:00:00Z", "2026-01-31 13:00:00", f"{NOON}", f"{NOON}000", "", "NA", "nan", "2026-01-31"]
+    path = write("a.csv", "ts,x\n" + "".join(f"{row},1\n" for row in rows))
+    assert times(path) == [NOON] * 4 + [None] * 3 + [NOON - 13 * 3600]
+
+
+def test_times_are_utc_unless_a_zone_is_given(write: Write) -> None:
+    path = write("a.csv", "ts,x\n2026-01-31T12:00,1\n")
+    (chunk,) = open_dataset(path, TS).chunks({})
+    assert chunk.times is not None
+    assert chunk.times.tolist() == [NOON]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "value"),
+    [
+        ("ts,x\nyesterday,1\n", 2, '"yesterday"'),
+        ("ts,x\n1,1\n\n\n31.01.2026,1\n", 5, '"31.01.2026"'),
+        ('ts,x\n1,"a\nb\n"\ntrue,"c\nd"\n', 5, '"true"'),
+        ('x,ts\n"a\n\nb",1e300\n', 2, '"1e300"'),
+        ("\n\nts,x\n1,2\n,3\ninf,1\n", 6, '"inf"'),
+        ("ts,x\n" + "1,2\n" * 70_000 + "5000-01-01,1\n", 70_002, '"5000-01-01"'),
+        ("ts,x\n" + "y" * 100_000 + ",1\n", 2, '"' + "y" * 57 + '..."'),
+    ],
+)
+def test_csv_what_is_no_time(write: Write, content: str, line: int, value: str) -> None:
+    assert message(write("a.csv", content), TS) == f'a.csv:{line}: {value} in column "ts" is no time; {ACCEPTED}'
+
+
+def test_jsonl_flat_times(write: Write) -> None:
+    lines = [f'{{"ts": {value}, "x": 1}}' for value in (NOON, f'"{NOON}"', '"2026-01-31T13:00:00"', "null", NOON + 0.5)]
+    path = write("a.jsonl", "\n\n".join([*lines, '{"x": 2}']))
+    assert times(path) == [NOON, NOON, NOON, None, NOON + 0.5, None]
+    assert features(path, None, TS) == {"x": [1, 1, 1, 1, 1, 2]}
+
+
+def test_jsonl_nested_times(write: Write) -> None:
+    path = write("a.jsonl", f'{{"features": {{"x": 1, "ts": 5}}, "ts": {NOON}}}\n{{"features": {{"x": 2, "ts": 6}}}}\n')
+    dataset = open_dataset(path, TS)
+    list(dataset.chunks({}))
+    assert dataset.warnings == []
+    assert times(path) == [NOON, None]
+    # the column of times stands beside the features
+    assert features(path, None, TS) == {"x": [1, 2], "ts": [5, 6]}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ('"soon"', '"soon"'),
+        ('""', '""'),
+        ("98000000000", '"98000000000"'),
+        ("true", "a boolean"),
+        ("[1]", "an array"),
+        ('{"$date": 1}', "an object"),
+    ],
+)
+def test_jsonl_what_is_no_time(write: Write, value: str, told: str) -> None:
+    expected = f'{told} in column "ts" is no time; {ACCEPTED}'
+    flat = write("a.jsonl", f'{{"ts": 1}}\n\n{{"ts": null}}\n{{"ts": {value}}}\n')
+    assert message(flat, TS) == f"a.jsonl:4: {expected}"
+    nested = write("b.jsonl", f'{{"features": {{}}, "ts": {value}}}\n')
+    assert message(nested, TS) == f"b.jsonl:1: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        *((pa.array([datetime(2026, 1, 31, 13), None], pa.timestamp(unit)), NOON) for unit in ("s", "ms", "us", "ns")),
+        *(
+            (pa.array([datetime(2026, 1, 31, 12, tzinfo=UTC), None], pa.timestamp(unit, "America/New_York")), NOON)
+            for unit in ("s", "ms", "us", "ns")
+        ),
+        (pa.array([datetime(2026, 1, 31, 13, microsecond=250_000), None], pa.timestamp("us")), NOON + 0.25),
+        # an hour that comes twice is the first one
+        (pa.array([datetime(2026, 10, 25, 2, 30), None], pa.timestamp("us")), 1792888200),
+        (pa.array([date(2026, 1, 31), None], pa.date32()), NOON - 13 * 3600),
+        (pa.array([date(2026, 1, 31), None], pa.date64()), NOON - 13 * 3600),
+        (pa.array([NOON, None], pa.int64()), NOON),
+        (pa.array([NOON, None], pa.uint32()), NOON),
+        (pa.array([NOON * 1000, None], pa.int64()), NOON),
+        (pa.array([NOON * 10**9, None], pa.uint64()), NOON),
+        (pa.array([NOON + 0.5, math.nan], pa.float64()), NOON + 0.5),
+        (pa.array([Decimal("1769860800.25"), None], pa.decimal128(20, 2)), NOON + 0.25),
+        (pa.array(["2026-01-31T13:00:00", None]), NOON),
+        (pa.array(["2026-01-31T12:00:00Z", None], pa.large_string()), NOON),
+        (pa.array(["2026-01-31T12:00:00Z", None]).dictionary_encode(), NOON),
+        (pa.array([None, None], pa.null()), None),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_parquet_times(tmp_path: Path, array: pa.Array, expected: float | None) -> None:
+    path = parquet(tmp_path / "a.parquet", pa.table({"x": [1.0, 2.0], "ts": array}))
+    assert times(path) == [expected, None]
+    assert open_dataset(path, TS).warnings == []
+    assert features(path, None, TS) == {"x": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("array", "value"),
+    [
+        (pa.array(["2026-01-31", "soon"]), '"soon"'),
+        (pa.array([1.0, math.inf]), '"inf"'),
+        (pa.array([1, 98_000_000_000]), '"98000000000"'),
+        (pa.array([0, 10**15], pa.timestamp("s")), '"<value out of range: 1000000000000000>"'),
+        (pa.array([0, -(10**18)], pa.timestamp("us", "UTC")), '"-29719-04-05 22:13:20.000000Z"'),
+        (pa.array([0, 2**31 - 1], pa.date32()), '"<value out of range: 2147483647>"'),
+        (pa.array([date(2026, 1, 1), date(9999, 12, 31)], pa.date64()), '"9999-12-31"'),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_parquet_what_is_no_time(tmp_path: Path, array: pa.Array, value: str) -> None:
+    path = parquet(tmp_path / "a.parquet", pa.table({"ts": array}))
+    assert message(path, TS) == f'a.parquet: row 2: {value} in column "ts" is no time; {ACCEPTED}'
+
+
+def test_parquet_row_of_a_later_chunk(tmp_path: Path) -> None:
+    array = pa.array(["2026-01-31"] * 70_000 + ["soon"])
+    path = parquet(tmp_path / "a.parquet", pa.table({"ts": array}), row_group_size=10_000)
+    assert message(path, TS) == f'a.parquet: row 70001: "soon" in column "ts" is no time; {ACCEPTED}'
+
+
+@pytest.mark.parametrize("array", [pa.array([True]), pa.array([[1]]), pa.array([timedelta(1)]), pa.array([b"2026"])])
+def test_parquet_column_that_holds_no_times(tmp_path: Path, array: pa.Array) -> None:
+    path = parquet(tmp_path / "a.parquet", pa.table({"x": [1], "ts": array}))
+    expected = f'a.parquet: column "ts" is of type {array.type}, which is no time'
+    assert message(path, TS) == f"{expected}; accepted are timestamps, dates, numbers and text"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_times_come_with_any_columns(write: Write, name: str) -> None:
+    rows = 100_000
+    path = write(name, "")
+    stamps = list(range(NOON, NOON + rows))
+    if name == "a.csv":
+        path.write_text("x,ts,y\n" + "".join(f"1,{stamp},2\n" for stamp in stamps))
+    elif name == "a.jsonl":
+        path.write_text("".join(f'{{"x": 1, "ts": {stamp}, "y": 2}}\n' for stamp in stamps))
+    else:
+        parquet(path, pa.table({"x": [1] * rows, "ts": stamps, "y": [2] * rows}))
+    for only in (None, {(Role.FEATURE, "y")}, set[Key]()):
+        assert times(path, TS, only) == stamps
+    (first, second) = open_dataset(path, TS).chunks({}, None, {(Role.FEATURE, "y")})
+    assert first.columns.keys() == second.columns.keys() == {(Role.FEATURE, "y")}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "x\n1\n"), ("a.jsonl", '{"x": 2}'), ("b.jsonl", '{"features": {"ts": 1}}'), ("a.parquet", "")],
+)
+def test_column_of_times_that_is_not_there(write: Write, name: str, content: str) -> None:
+    path = write(name, content)
+    if name.endswith("parquet"):
+        parquet(path, pa.table({"x": [2]}))
+    line = ":1" if name.endswith("csv") else ""
+    there = "features" if name == "b.jsonl" else "x"
+    expected = f'{name}{line}: no column "ts", which is named for time; the columns are "{there}"'
+    assert message(path, TS) == expected
+
+
+def test_column_of_times_that_is_another_too(write: Write) -> None:
+    text = message(write("a.csv", "a\n1\n"), DataConfig(label="a", time="a"))
+    assert text == '"a" is named for label and for time; name two'

@@ -251,7 +251,7 @@ def test_any_text_and_any_number(name: str, timestamp: float, samples: int) -> N
     # counts as large as years of traffic
     many = msgspec.structs.replace(version.counts, bins=version.counts.bins + samples)
     changed = msgspec.structs.replace(version, samples=samples, counts=many)
-    for ours, theirs in both(Snapshot((changed,), 0)):
+    for ours, theirs in both(Snapshot((changed,), 0, None)):
         assert ours == theirs
 
 
@@ -358,7 +358,7 @@ def test_budget_is_an_upper_bound_whatever_the_columns_are() -> None:
 def test_latency_that_nobody_sent() -> None:
     known = next(version for version in scrape().versions if version.model == "churn")
     version = msgspec.structs.replace(known, monitor=None, latency=Latency(np.zeros(15, dtype=np.int64), 0.0))
-    for ours, theirs in both(Snapshot((version,), 0)):
+    for ours, theirs in both(Snapshot((version,), 0, None)):
         assert ours == theirs
         assert b'le="+Inf",model="churn",version="7"} 0.0\n' in ours
 

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import baseline, categorical, numeric
 from mlexporter.baseline import Baseline
-from mlexporter.config import UNVERSIONED, Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
+from mlexporter.config import UNVERSIONED, Config, DetectionConfig, DiscoveryConfig, LimitsConfig, ModelConfig, Window
 from mlexporter.registry import Registry, Version
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import Monitor
@@ -190,7 +190,7 @@ def test_a_version_that_others_wait_for_is_not_retired() -> None:
     """A baseline that is still learned freezes with the version that learns it, for all that are held against it."""
     known = registry(discovery=True, max_versions=2)
     assert resolve(known, "m", "1") == ("m", "1")
-    known.watch(get(known, "m", "1"), Monitor.of(Baseline(rows=0, columns=(), provisional=True)))
+    known.watch(get(known, "m", "1"), Monitor.of(Baseline(rows=0, columns=(), provisional=True), DetectionConfig(), {}))
     assert resolve(known, "m", "2") == ("m", "2")
     assert resolve(known, "m", "3", NOW + 2 * HOUR) == ("m", "3")
     assert listed(known) == ["m 1", "m 3"]

@@ -13,11 +13,55 @@ import msgspec
 
 from mlexporter.samples import Role
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 # Sums and moments take a value beyond this as if it were this large, so that no square of it overflows.
 LARGEST: Final = 1e140
 # A value enters the mean of its bin as if it lay within this many standard deviations of the baseline's mean.
 _LIMIT_STDDEVS: Final = 1e6
+
+
+class Season(msgspec.Struct, frozen=True, kw_only=True):
+    """How a column looks at each hour of the day.
+
+    Attributes:
+        timezone: in which the hours are told.
+        hours: 24 times the numbers of rows in the bins of the drift alarm (`binning.alarm_starts`).
+
+    """
+
+    timezone: str
+    hours: tuple[tuple[int, ...], ...]
+
+
+class Variation(msgspec.Struct, frozen=True, kw_only=True):
+    """How far ordinary days of the history are from what the baseline expects of them.
+
+    Attributes:
+        typical, usual: median and 95 % quantile over the days of a number that says how far a day is off.
+
+    """
+
+    typical: float
+    usual: float
+
+
+class Days(msgspec.Struct, frozen=True, kw_only=True):
+    """What the days of a column's history tell, each held against what the baseline, by the hour, expects of it.
+
+    Attributes:
+        count: number of days.
+        divergence: Kullback-Leibler divergence of the expectation from the day, less what chance adds.
+        missing: share of missing values over the expectation.
+        strange: share of values out of range, or of new categories, over the expectation.
+        beyond: dates of the days that are off by more than is usual, and how far.
+
+    """
+
+    count: int
+    divergence: Variation
+    missing: Variation
+    strange: Variation
+    beyond: tuple[tuple[str, float], ...] = ()
 
 
 class NumericColumn(msgspec.Struct, frozen=True, kw_only=True, tag="numeric", tag_field="type"):
@@ -31,6 +75,7 @@ class NumericColumn(msgspec.Struct, frozen=True, kw_only=True, tag="numeric", ta
         mean, stddev: of the finite values; the standard deviation is the population's (divisor n).
         rank_error: how far, as a share of the rows, an edge may lie from the quantile it stands for; 0 is exact.
         invalid: rows whose value was no number; they count as missing.
+        season, days: where the rows had a time, and the column needs it.
 
     """
 
@@ -46,6 +91,8 @@ class NumericColumn(msgspec.Struct, frozen=True, kw_only=True, tag="numeric", ta
     maximum: float
     rank_error: float = 0.0
     invalid: int = 0
+    season: Season | None = None
+    days: Days | None = None
 
     @property
     def sum_limits(self) -> tuple[float, float]:
@@ -63,8 +110,11 @@ class CategoricalColumn(msgspec.Struct, frozen=True, kw_only=True, tag="categori
         rare: the other ones that the baseline has seen.
         complete: whether `rare` lists all of them. If not, a category that is listed nowhere counts as other, for it
             may have been there.
-        counts: numbers of rows: the categories, other, new (always 0), missing.
+        counts: numbers of rows: the categories, other, new (only where live traffic was learned from), missing.
         invalid: rows whose value was no category; they count as missing.
+        singletons: number of categories with a single row. Had that row been left out its category would be new, so
+            their share is what is to be expected of new categories (Good and Turing).
+        season, days: where the rows had a time, and the column needs it.
 
     """
 
@@ -76,6 +126,9 @@ class CategoricalColumn(msgspec.Struct, frozen=True, kw_only=True, tag="categori
     complete: bool = True
     counts: tuple[int, ...]
     invalid: int = 0
+    singletons: int = 0
+    season: Season | None = None
+    days: Days | None = None
 
 
 Column = NumericColumn | CategoricalColumn

@@ -27,6 +27,8 @@ Bools = NDArray[np.bool_]
 
 # Below this many rows one searchsorted beats a comparison per edge, whose cost is the calls.
 SEARCHSORTED_ROWS: Final = 256
+ALARM_CATEGORIES: Final = 20
+"""The most frequent categories that have a bin of their own in the drift alarm."""
 _NUMBER_TYPES: Final = frozenset((float, int, bool, type(None)))
 
 
@@ -135,6 +137,12 @@ class Binner:
                     # None is how the other samples of the batch lack the column: no value
                     unknown += len(values) - values.count(None)
         return unknown
+
+
+def in_order(baseline: Baseline, binner: Binner) -> list[NumericColumn | CategoricalColumn]:
+    """The columns of a baseline in the order of a binner that has the same ones, if of another state of it."""
+    columns = {(column.role, column.name): column for column in baseline.columns}
+    return [columns[column.role, column.name] for column in binner.columns]
 
 
 class _Workspace:
@@ -327,6 +335,18 @@ def coarse_starts(binner: Binner) -> Ints:
         ),
         dtype=np.int64,
     )
+
+
+def alarm_starts(column: NumericColumn | CategoricalColumn) -> tuple[int, ...]:
+    """Where, among the fine bins of a column, each bin of the drift alarm begins.
+
+    They are the exported bins; of a categorical column the categories beyond the most frequent ones go with `other`,
+    for each bin more costs the alarm some of its resolution.
+    """
+    starts = tuple(_starts(column))
+    if isinstance(column, NumericColumn) or len(column.categories) <= ALARM_CATEGORIES:
+        return starts
+    return (*starts[: ALARM_CATEGORIES + 1], *starts[-2:])
 
 
 def _starts(column: NumericColumn | CategoricalColumn) -> Iterator[int]:

@@ -8,6 +8,8 @@ from mlexporter.baseline import Column, NumericColumn
 # samples, last sample, info, baseline rows, unknown columns, errors, and the 17 of the latency histogram
 PER_VERSION: Final = 23
 _NUMERIC_GAUGES: Final = 9
+# evidence and tolerance of both tiers, and the dispersion
+_ALARM_GAUGES: Final = 5
 _CATEGORICAL_GAUGES: Final = 7
 
 
@@ -15,6 +17,7 @@ def series_of(columns: Iterable[Column], windows: int) -> int:
     """An upper bound: a statistic that lacks data is absent, but may appear."""
     total = PER_VERSION
     for column in columns:
+        total += _ALARM_GAUGES
         if isinstance(column, NumericColumn):
             bins = len(column.coarse) + 2
             buckets = len(column.coarse) + 2  # at most a bucket per edge but the lowest, +Inf, count and sum

@@ -245,4 +245,5 @@ def categorical_column(role: Role, name: str, tally: Tally, *, boolean: bool) ->
         complete=complete,
         counts=(*(count.get(category, 0) for category in categories), other, 0, tally.missing),
         invalid=tally.invalid,
+        singletons=sum(rows == 1 for rows in count.values()),
     )

@@ -12,6 +12,7 @@ import msgspec
 from mlexporter import scalars
 from mlexporter.scalars import Scalar, format_duration, shown
 from mlexporter.strict_yaml import MAX_SIZE, ConfigError, ConfigProblem, Document, Items, KeyPath, key_path, read
+from mlexporter.timezones import ZONES, zone_of
 
 __all__ = [
     "UNVERSIONED",
@@ -72,21 +73,42 @@ class LabelsConfig(msgspec.Struct, frozen=True, kw_only=True):
     horizon: Annotated[float, scalars.duration("1m", "365d")] = 7 * 86400.0
 
 
+def _timezone() -> Scalar[str]:
+    return Scalar(lambda value: zone_of(value).key, ZONES, spoken=True)
+
+
 class ColumnConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of one column: its type, and whether categories keep their names when exported."""
+    """What is said of one column, where the baseline's own answer will not do.
+
+    Attributes:
+        type: of its values.
+        export_names: whether categories keep their names when exported.
+        warn_tolerance, page_tolerance: drift that its alarm accepts, as Kullback-Leibler divergence.
+        season: whether it is held against the profile of the hour.
+        timezone: in which its hours are told.
+
+    """
 
     type: ColumnType | None = None
     export_names: bool = True
+    warn_tolerance: Annotated[float, scalars.number(0, 10)] | None = None
+    page_tolerance: Annotated[float, scalars.number(0, 10)] | None = None
+    season: bool | None = None
+    timezone: Annotated[str, _timezone()] | None = None
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the columns of recorded data are called where they do not have the name of the field; None where they do."""
+    """What the columns of recorded data are called where they do not have the name of the field; None where they do.
+
+    But no column is the `time` of the rows unless it is named.
+    """
 
     prediction: _ColumnName | None = None
     label: _ColumnName | None = None
     id: _ColumnName | None = None
     version: _ColumnName | None = None
     latency_seconds: _ColumnName | None = None
+    time: _ColumnName | None = None
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,11 +125,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The drift alarm: seconds between false alarms, and the drift that is accepted, as Kullback-Leibler divergence."""
+    """The drift alarm: seconds between false alarms; the drift that is accepted, as Kullback-Leibler divergence; and
+    the time zone of seasons, where none is said elsewhere.
+    """
 
     false_alarm_every: Annotated[float, scalars.duration("1h", "3650d")] = 30 * 86400.0
     warn_tolerance: Annotated[float, scalars.number(0, 1)] = 0.001
     page_tolerance: Annotated[float, scalars.number(0, 1)] = 0.02
+    timezone: Annotated[str, _timezone()] = "UTC"
 
 
 class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +219,7 @@ def _check_models(document: Document[Config]) -> None:
         _check_baseline(document, model)
         _check_threshold(document, model)
         _check_data(document, model)
+        _check_column_tolerances(document, model)
         name, version = document.get((*model, "name")), document.get((*model, "version")) or UNVERSIONED
         if name is None or document.failed((*model, "version")):
             continue
@@ -252,3 +278,13 @@ def _check_tolerances(document: Document[Config]) -> None:
         document.refuse(
             path, f"page_tolerance {most:g} is not above warn_tolerance {least:g}; pages are for larger drift"
         )
+
+
+def _check_column_tolerances(document: Document[Config], model: KeyPath) -> None:
+    """A column may have both tiers alike, but not a page for less than a warning."""
+    section: KeyPath = (*model, "columns")
+    for column in [path for path in document.places if path[:-1] == section]:
+        warn, page = (*column, "warn_tolerance"), (*column, "page_tolerance")
+        least, most = document.get(warn), document.get(page)
+        if least is not None and most is not None and least > most:
+            document.refuse(page, f"{most:g} is under warn_tolerance, {least:g}; pages are for larger drift")

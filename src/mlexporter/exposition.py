@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from prometheus_client.utils import floatToGoString
 
 from mlexporter import metrics
+from mlexporter.alarm import AlarmState
 from mlexporter.baseline import NumericColumn
 from mlexporter.binning import Binner
 from mlexporter.edges import Floats, Ints
+from mlexporter.expectation import TIERS
 from mlexporter.labels import bin_labels
 from mlexporter.metrics import Metric
 from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Snapshot, VersionSnapshot
@@ -136,6 +138,11 @@ class _VersionLines:
         self._ratios_of: tuple[Reference, list[bytes]] | None = None
         self.invalid = [prefix(metrics.VALUES_INVALID.name, own) for own in columns]
         self.histogram = _HistogramLines(monitor.binner, labels)
+        self.dispersion = [prefix(metrics.COLUMN_DISPERSION.name, own) for own in columns]
+        self.evidence, self.tolerance = (
+            [[prefix(metric.name, {**own, "tier": tier}) for own in columns] for tier in TIERS]
+            for metric in (metrics.DRIFT_LOG_EVIDENCE, metrics.COLUMN_TOLERANCE)
+        )
         self.windows = [
             [[prefix(metric.name, {**own, "window": window}) for own in columns] for metric in _WINDOW_METRICS]
             for window, _, _ in snapshot.windows
@@ -190,7 +197,13 @@ class Exposition:
                 fits = known is not None and known.monitor.binner is version.monitor.binner
                 lines[key] = known if fits and known is not None else _VersionLines(version, version.monitor)
                 self._add_columns(families, version, lines[key])
+                if version.alarm is not None:
+                    self._add_alarm(families, version.alarm, lines[key])
         self._lines = lines
+        if snapshot.log_threshold is not None:
+            for tier in TIERS:
+                name = metrics.DRIFT_LOG_THRESHOLD.name
+                families[name].add_one(name, {"tier": tier}, snapshot.log_threshold)
         text: list[bytes] = []
         for metric in metrics.MODEL_METRICS:
             text.append(header(metric, openmetrics=openmetrics))
@@ -242,6 +255,16 @@ class Exposition:
             statistics = statistician.compute(version.reference, bins, sums)
             for metric, field, prefixes in zip(_WINDOW_METRICS, _WINDOW_FIELDS, by_metric, strict=True):
                 families[metric.name].add(prefixes, getattr(statistics, field))
+
+    @staticmethod
+    def _add_alarm(families: Mapping[str, _Family], alarm: AlarmState, lines: _VersionLines) -> None:
+        """Families of the drift alarm."""
+        families[metrics.COLUMN_DISPERSION.name].add(lines.dispersion, alarm.evidence.dispersion.ratio)
+        # before the first samples there is no evidence, and its logarithm is no number
+        evidence = np.where(np.isfinite(alarm.evidence.log_evidence), alarm.evidence.log_evidence, np.nan)
+        for tier in range(len(TIERS)):
+            families[metrics.DRIFT_LOG_EVIDENCE.name].add(lines.evidence[tier], evidence[tier])
+            families[metrics.COLUMN_TOLERANCE.name].add(lines.tolerance[tier], alarm.tolerance[tier])
 
 
 def _add_latency(family: _Family, labels: Mapping[str, str], latency: Latency) -> None:

@@ -26,6 +26,7 @@ _VERSION: Final = ("model", "version")
 _COLUMN: Final = (*_VERSION, "role", "column")
 _BIN: Final = (*_COLUMN, "bin")
 _WINDOW: Final = (*_COLUMN, "window")
+_TIER: Final = (*_COLUMN, "tier")
 
 SAMPLES = Metric("mlexporter_samples_total", "counter", "Accepted samples.", _VERSION)
 LAST_SAMPLE = Metric(
@@ -100,6 +101,30 @@ OUT_OF_RANGE_RATIO = Metric(
 NEW_CATEGORY_RATIO = Metric(
     "mlexporter_column_new_category_ratio", "gauge", "Share of samples with a category the baseline never saw.", _WINDOW
 )
+DRIFT_LOG_EVIDENCE = Metric(
+    "mlexporter_column_drift_log_evidence",
+    "gauge",
+    "Natural logarithm of the evidence that a column drifted by more than its tolerance.",
+    _TIER,
+)
+DRIFT_LOG_THRESHOLD = Metric(
+    "mlexporter_drift_log_threshold",
+    "gauge",
+    "Log evidence at which a column has drifted; one false alarm in detection.false_alarm_every, of all columns.",
+    ("tier",),
+)
+COLUMN_TOLERANCE = Metric(
+    "mlexporter_column_tolerance",
+    "gauge",
+    "Drift of a column that is accepted, as Kullback-Leibler divergence from the baseline, in nats.",
+    _TIER,
+)
+COLUMN_DISPERSION = Metric(
+    "mlexporter_column_dispersion",
+    "gauge",
+    "How many times more the counts of a column vary from tick to tick than those of independent samples, at least 1.",
+    _COLUMN,
+)
 VALUES_INVALID = Metric(
     "mlexporter_values_invalid_total", "counter", "Values of the wrong type; they count as missing.", _COLUMN
 )
@@ -146,7 +171,8 @@ SCRAPE_DURATION = Metric(
 MODEL_METRICS: Final = (
     SAMPLES, LAST_SAMPLE, MODEL_INFO, BASELINE_ROWS, COLUMN_BIN, COLUMN_BASELINE_RATIO, COLUMN_VALUE, WINDOW_SAMPLES,
     PSI, PSI_NOISE_FLOOR, JS_DISTANCE, HELLINGER_DISTANCE, KS_DISTANCE, WASSERSTEIN, MISSING_RATIO, OUT_OF_RANGE_RATIO,
-    NEW_CATEGORY_RATIO, VALUES_INVALID, VALUES_UNKNOWN_COLUMN, INFERENCE_DURATION, INFERENCE_ERRORS,
+    NEW_CATEGORY_RATIO, DRIFT_LOG_EVIDENCE, DRIFT_LOG_THRESHOLD, COLUMN_TOLERANCE, COLUMN_DISPERSION, VALUES_INVALID,
+    VALUES_UNKNOWN_COLUMN, INFERENCE_DURATION, INFERENCE_ERRORS,
 )  # fmt: skip
 EXPORTER_METRICS: Final = (
     SAMPLES_REJECTED, HTTP_REQUESTS, HTTP_DURATION, BUILD_INFO, RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, SERIES,

@@ -3,15 +3,17 @@
 Nothing here locks: the store calls it under its lock.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
 from mlexporter.budget import PER_VERSION, series_of
-from mlexporter.config import UNVERSIONED, Config, ModelConfig
+from mlexporter.config import UNVERSIONED, ColumnConfig, Config, ModelConfig
 from mlexporter.config import Window as WindowConfig
+from mlexporter.diary import Diary
 from mlexporter.edges import Ints
 from mlexporter.learning import Learner
 from mlexporter.samples import Batch, Reason, Rejection
@@ -28,6 +30,8 @@ class Version:
         folding: how many threads are counting batches taken from it.
         learner: collects samples while there is no baseline; `learns` stays true once there is one.
         refused: why no samples are taken any more.
+        alarm: of drift, from the first tick on that has a frozen baseline; `alarm_from` is what was counted before.
+        diary: of a version that learns for so long that it can learn its season, too.
 
     """
 
@@ -50,7 +54,15 @@ class Version:
         self.monitor: Monitor | None = None
         self.counts: Counts | None = None
         self.windows: list[tuple[str, Window]] = []
+        self.alarm: AlarmState | None = None
+        self.alarm_from: Counts | None = None
+        self.diary: Diary | None = None
         self.refused: Rejection | None = None
+
+    @property
+    def settings(self) -> Mapping[str, ColumnConfig]:
+        """What the configuration says of the model's columns."""
+        return self.config.columns if self.config is not None else {}
 
     def accept(self, batch: Batch, now: float) -> None:
         """Append a batch to what waits to be counted."""
@@ -72,7 +84,8 @@ class Version:
         """Begin to count against a baseline. Every bin is there, at 0."""
         self.monitor = monitor
         self.learner = None
-        self.counts = monitor.binner.zero()
+        self.counts = self.alarm_from = monitor.binner.zero()
+        self.alarm = None
         self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
 
 
@@ -93,7 +106,7 @@ class Registry:
             version = self._add(model.name, model.version or UNVERSIONED, model, configured=True)
             baseline = baselines.get((model.name, model.version or UNVERSIONED))
             if baseline is not None:
-                self.watch(version, Monitor.of(baseline))
+                self.watch(version, Monitor.of(baseline, config.detection, model.columns))
             else:
                 self._learn_from(version)
 
@@ -102,6 +115,16 @@ class Registry:
         for model in sorted(self._models):
             for name in sorted(self._models[model]):
                 yield self._models[model][name]
+
+    @property
+    def watched_columns(self) -> int:
+        """How many columns the drift alarm watches, of all versions together."""
+        return sum(
+            len(version.monitor.binner.columns)
+            for versions in self._models.values()
+            for version in versions.values()
+            if version.monitor is not None and version.monitor.alarm is not None
+        )
 
     def versions_of(self, model: str) -> list[Version]:
         """All versions of one model, oldest first."""

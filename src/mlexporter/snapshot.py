@@ -1,12 +1,16 @@
 """What the store hands out: immutable structs, all of whose counts belong to one moment."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
+from mlexporter.alarm import Alarm, AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Binner, Counts
+from mlexporter.config import ColumnConfig, DetectionConfig
 from mlexporter.edges import Floats, Ints
+from mlexporter.expectation import Expectations
 from mlexporter.samples import Rejection
 from mlexporter.statistics import Reference, Statistician, reference_of
 
@@ -15,18 +19,46 @@ LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 class Monitor(msgspec.Struct, frozen=True):
-    """What a version is held against: its baseline and what follows from it. Shared by versions."""
+    """What a version is held against: its baseline and what follows from it. Shared by versions.
+
+    There is no alarm while the baseline is provisional.
+    """
 
     baseline: Baseline
     binner: Binner
     statistician: Statistician
     reference: Reference
+    alarm: Alarm | None
 
     @staticmethod
-    def of(baseline: Baseline) -> "Monitor":
-        """The monitor of a baseline."""
+    def of(baseline: Baseline, detection: DetectionConfig, settings: Mapping[str, ColumnConfig]) -> "Monitor":
+        """The monitor of a baseline, with what the configuration says of the alarm and of columns."""
         binner = Binner(baseline)
-        return Monitor(baseline, binner, Statistician(binner), reference_of(binner))
+        reference = reference_of(binner)
+        alarm = None if baseline.provisional else alarm_of(baseline, binner, reference, detection, settings)
+        return Monitor(baseline, binner, Statistician(binner), reference, alarm)
+
+    def frozen(
+        self,
+        baseline: Baseline,
+        reference: Reference,
+        detection: DetectionConfig,
+        settings: Mapping[str, ColumnConfig],
+    ) -> "Monitor":
+        """The monitor once its provisional baseline is learned, with the same bins."""
+        alarm = alarm_of(baseline, self.binner, reference, detection, settings)
+        return Monitor(baseline, self.binner, self.statistician, reference, alarm)
+
+
+def alarm_of(
+    baseline: Baseline,
+    binner: Binner,
+    reference: Reference,
+    detection: DetectionConfig,
+    settings: Mapping[str, ColumnConfig],
+) -> Alarm:
+    """The drift alarm of a baseline."""
+    return Alarm(binner, Expectations(baseline, binner, reference.bins, detection, settings))
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -50,6 +82,7 @@ class VersionSnapshot(msgspec.Struct, frozen=True):
         monitor, reference, counts: None while there is no baseline. `counts` are since the start.
         windows: label, fine bins and sums of each.
         hidden: columns whose categories are exported as numbers.
+        alarm: None until the first tick of a version with a frozen baseline.
 
     """
 
@@ -67,13 +100,22 @@ class VersionSnapshot(msgspec.Struct, frozen=True):
     counts: Counts | None
     windows: tuple[tuple[str, Ints, Floats], ...]
     hidden: frozenset[str]
+    alarm: AlarmState | None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """All model versions, ordered by name, and how many series they may take."""
+    """All model versions, ordered by name.
+
+    Attributes:
+        versions: all of them.
+        series: how many series they may take.
+        log_threshold: of the evidence of drift; None where no column is watched.
+
+    """
 
     versions: tuple[VersionSnapshot, ...]
     series: int
+    log_threshold: float | None
 
 
 class Outcome(msgspec.Struct, frozen=True):

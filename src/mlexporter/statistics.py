@@ -237,6 +237,16 @@ class Statistician:
         self._compute_ratios(bins, statistics)
         return WindowStatistics(**statistics)
 
+    def psi(self, reference: Reference, bins: Ints) -> Floats:
+        """(C,) population stability index of flat fine bins, however few samples are in them; NaN without any."""
+        result = np.full(self._columns, np.nan)
+        for group, baseline in zip(self._groups, self._prepare(reference).groups, strict=True):
+            values = group.psi_bins(bins)
+            live = drift.smoothed_shares(values, group.psi_valid)
+            psi = drift.psi_between(baseline.smoothed, live, group.psi_valid)
+            result[group.columns] = np.where(values.sum(axis=1) > 0, psi, np.nan)
+        return result
+
     def _compute_ordered(
         self, baseline: _OrderedReference, bins: Ints, sums: Floats, statistics: dict[str, Floats]
     ) -> None:

@@ -20,7 +20,10 @@ from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
 from mlexporter.budget import series_of
 from mlexporter.config import Config
+from mlexporter.detector import log_threshold
+from mlexporter.diary import Diary
 from mlexporter.edges import Floats, Ints
+from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.registry import Registry, Version
 from mlexporter.samples import Batch, Rejection
@@ -56,6 +59,7 @@ class Store:
         self._config = config
         self._clock = clock
         self._lock = threading.Lock()
+        self._ticking = threading.Lock()
         self._counted = threading.Condition(self._lock)
         self._registry = Registry(config, baselines)
         self._folds = 0
@@ -155,9 +159,9 @@ class Store:
             learner.add(batch)
         if learner.rows < self._config.discovery.learn_samples:
             return None
-        columns = version.config.columns if version.config is not None else {}
+        columns = version.settings
         types = {name: column.type for name, column in columns.items()}
-        return Monitor.of(learner.learn(version.model, version.name, types))
+        return Monitor.of(learner.learn(version.model, version.name, types), self._config.detection, columns)
 
     def _install(self, version: Version, learned: Monitor) -> None:
         """Begin to count against a learned baseline, if the series it takes are to be had; under the lock."""
@@ -183,38 +187,81 @@ class Store:
         with self._counted:
             self._counted.wait_for(lambda: not any(number <= last for number in self._active))
 
+    # -- ticking ------------------------------------------------------------------------------------------------------
+
     def tick(self) -> None:
-        """Count what waits, let windows forget, and freeze learned baselines whose period is over."""
-        self._count_all()
+        """Count what waits, let windows forget, freeze learned baselines whose period is over, advance the alarms."""
+        with self._ticking:
+            self._count_all()
+            self._freeze_due()
+            self._advance_alarms()
+
+    def _freeze_due(self) -> None:
         with self._lock:
             now = self._clock()
             for version in self._registry:
                 for _, window in version.windows:
                     window.advance(now)
-            due = [
-                version
+            learning = [
+                (version, version.monitor, version.counts, version.first_sample)
                 for version in self._registry
-                if version.learns
-                and version.monitor is not None
-                and version.monitor.baseline.provisional
-                and version.first_sample is not None
-                and now - version.first_sample >= self._config.discovery.learn_period
+                if version.learns and version.monitor is not None and version.monitor.baseline.provisional
             ]
-        for version in due:
-            self._freeze(version)
+        period = self._config.discovery.learn_period
+        for version, monitor, counts, first in learning:
+            assert counts is not None
+            assert first is not None
+            if period >= MIN_DAYS * 86400:
+                self._remember(version, monitor, counts, now)
+            if now - first >= period:
+                self._freeze(version, monitor, counts)
 
-    def _freeze(self, version: Version) -> None:
-        with self._lock:
-            monitor, counts = version.monitor, version.counts
-        assert monitor is not None
-        assert counts is not None
+    def _remember(self, version: Version, monitor: Monitor, counts: Counts, now: float) -> None:
+        """Keep by day and hour what was counted since the last tick, to learn a season and a tolerance from."""
+        if version.diary is None:
+            version.diary = Diary(monitor.binner, version.settings, self._config.detection.timezone)
+        version.diary.note(counts, now)
+
+    def _freeze(self, version: Version, monitor: Monitor, counts: Counts) -> None:
         reference = extended(monitor.binner, monitor.reference, counts)
         baseline = with_counts(monitor.baseline, monitor.binner, reference, provisional=False)
-        frozen = Monitor(baseline, monitor.binner, monitor.statistician, reference)
+        if version.diary is not None:
+            baseline = version.diary.learn(baseline)
+        frozen = monitor.frozen(baseline, reference, self._config.detection, version.settings)
         with self._lock:
+            version.diary = None
             for other in self._registry.versions_of(version.model):
                 if other.monitor is monitor:
                     other.monitor = frozen
+                    # what it learned from is not held against it
+                    other.alarm_from = counts if other is version else other.counts
+
+    def _advance_alarms(self) -> None:
+        """Hold what was counted since the last tick against the baselines, outside the lock."""
+        with self._lock:
+            now = self._clock()
+            threshold = self._log_threshold()
+            watched = [
+                (version, version.monitor.alarm, version.alarm, version.alarm_from, version.counts)
+                for version in self._registry
+                if version.monitor is not None and version.monitor.alarm is not None
+            ]
+        for version, alarm, state, begin, counts in watched:
+            assert threshold is not None
+            assert begin is not None
+            assert counts is not None
+            if state is None:
+                state = alarm.start(begin, now)
+            state = alarm.advance(state, counts, now, threshold)
+            alarm.prepare(now)
+            with self._lock:
+                if version.monitor is not None and version.monitor.alarm is alarm:
+                    version.alarm = state
+
+    def _log_threshold(self) -> float | None:
+        """The evidence at which an alarm goes on; None where no column is watched. Under the lock."""
+        columns = self._registry.watched_columns
+        return log_threshold(columns, self._config.detection.false_alarm_every) if columns else None
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -225,7 +272,8 @@ class Store:
             now = self._clock()
             copies = tuple(self._copy(version, now) for version in self._registry)
             series = self._registry.series
-        return Snapshot(tuple(_with_reference(copy) for copy in copies), series)
+            threshold = self._log_threshold()
+        return Snapshot(tuple(_with_reference(copy) for copy in copies), series, threshold)
 
     @staticmethod
     def _copy(version: Version, now: float) -> VersionSnapshot:
@@ -252,6 +300,7 @@ class Store:
             hidden=frozenset()
             if config is None
             else frozenset(column for column, settings in config.columns.items() if not settings.export_names),
+            alarm=version.alarm,
         )
 
     def baseline(self, model: str, version: str) -> Baseline | None:

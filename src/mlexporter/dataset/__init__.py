@@ -4,6 +4,7 @@ A chunk holds columns as the exporter knows them, by role and name. Memory is bo
 the size of the file; a file can be read as often as one likes.
 """
 
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +31,13 @@ __all__ = [
 FORMATS: Final = ".csv, .tsv, .jsonl, .ndjson (each also with .gz), .parquet"
 
 
-def open_dataset(path: Path, names: DataConfig | None = None) -> Dataset:
-    """A data file, by the ending of its name; `names` are those of its columns that are not known by name.
+def open_dataset(path: Path, names: DataConfig | None = None, zone: tzinfo = UTC) -> Dataset:
+    """A data file, by the ending of its name.
+
+    Args:
+        path: the file.
+        names: of its columns that are not known by name.
+        zone: of its times that say none.
 
     Raises:
         DatasetError: it cannot be read, or is of no known format.
@@ -41,9 +47,9 @@ def open_dataset(path: Path, names: DataConfig | None = None) -> Dataset:
     name = path.name.lower()
     plain = name.removesuffix(".gz")
     if plain.endswith((".csv", ".tsv")):
-        return CsvDataset(path, names)
+        return CsvDataset(path, names, zone)
     if plain.endswith((".jsonl", ".ndjson")):
-        return JsonlDataset(path, names)
+        return JsonlDataset(path, names, zone)
     if name.endswith((".parquet", ".pq")):
-        return ParquetDataset(path, names)
+        return ParquetDataset(path, names, zone)
     raise DatasetError(f"{path}: unknown format; accepted are {FORMATS}")

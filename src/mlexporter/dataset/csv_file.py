@@ -55,7 +55,7 @@ class CsvDataset(TextDataset):
         header_line = self._line
         self._delimiter = max(_DELIMITERS, key=_QUOTED.sub("", first).count)
         reader = csv.reader(chain((first,), lines), delimiter=self._delimiter, strict=True)
-        names = [name.strip() for name in next(self._rows(reader, None, header_line), [])]
+        names = [name.strip() for name in next(self._rows(reader, None, header_line), (0, []))[1]]
         numbers = [str(number) for number in range(len(names))]  # what pandas calls columns without a name
         if names != numbers and all(_as_number(name) is not None for name in names):
             message = "a header line is needed, with the names of the columns; this one has numbers only"
@@ -63,14 +63,16 @@ class CsvDataset(TextDataset):
         self._check_header(names, header_line)
         most = chunk_rows(len(names))
         rows: list[list[str]] = []
+        starts: list[int] = []
         any_rows = False
-        for row in self._rows(reader, len(names), self._line + 1):
+        for start, row in self._rows(reader, len(names), self._line + 1):
             rows.append(row)
+            starts.append(start)
             if len(rows) % MOMENT_ROWS == 0 and (len(rows) >= most or self._size >= CHUNK_BYTES):
-                yield self._chunk(names, rows, types, only)
-                rows, any_rows, self._size = [], True, 0
+                yield self._chunk(names, rows, starts, types, only)
+                rows, starts, any_rows, self._size = [], [], True, 0
         if rows:
-            yield self._chunk(names, rows, types, only)
+            yield self._chunk(names, rows, starts, types, only)
         elif not any_rows:
             raise self.error("a header and no rows; accepted is a line for each sample after it")
 
@@ -89,18 +91,18 @@ class CsvDataset(TextDataset):
             self._size += size
             yield line
 
-    def _rows(self, reader: Iterator[list[str]], width: int | None, line: int) -> Iterator[list[str]]:
-        """Rows from `line` on, each of `width` cells unless that is None; empty lines are left out."""
+    def _rows(self, reader: Iterator[list[str]], width: int | None, line: int) -> Iterator[tuple[int, list[str]]]:
+        """Rows from `line` on, and where each begins; of `width` cells unless None; empty lines are left out."""
         try:
             for row in reader:
                 if len(row) != width and width is not None and row:
                     raise self.error(f"{_cells(len(row))}, but the header has {_cells(width)}", line)
-                line = self._line + 1
                 if self._long:
                     row = [bounded(cell) for cell in row]
                     self._long = False
                 if row:
-                    yield row
+                    yield line, row
+                line = self._line + 1
         except csv.Error as error:
             raise self._csv_error(str(error), line) from error
 
@@ -114,13 +116,23 @@ class CsvDataset(TextDataset):
             message = f'{message}; a " within a quoted cell is written twice'
         return self.error(message, line)
 
-    def _chunk(self, names: list[str], rows: list[list[str]], types: Types, only: Collection[Key] | None) -> Chunk:
+    def _chunk(
+        self,
+        names: list[str],
+        rows: list[list[str]],
+        starts: list[int],
+        types: Types,
+        only: Collection[Key] | None,
+    ) -> Chunk:
         columns: dict[Key, Cells] = {}
+        times: Floats | None = None
         for name, cells in zip(names, zip(*rows, strict=True), strict=True):
             key = self.key(name)
             if key is not None and (only is None or key in only):
                 columns[key] = self._typed(name, cells, types.get(key[1]))
-        return Chunk(len(rows), columns)
+            elif name == self._time:
+                times = self._times([None if cell in MISSING_TOKENS else cell for cell in cells], starts)
+        return Chunk(len(rows), columns, times)
 
     def _typed(self, name: str, cells: tuple[str, ...], given: ColumnType | None) -> Cells:
         column_type = self._types.get(name)

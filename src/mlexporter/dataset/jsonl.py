@@ -32,6 +32,7 @@ class JsonlDataset(TextDataset):
 
     def _chunks(self, file: Bytes, types: Types, only: Collection[Key] | None) -> Iterator[Chunk]:
         rows: list[dict[str, Any]] = []
+        lines: list[int] = []
         names: dict[str, None] = {}
         size = 0
         seen: dict[str, None] = {}
@@ -44,15 +45,16 @@ class JsonlDataset(TextDataset):
             if len(line) > LONG_LINE:
                 row = self._shortened(row)
             rows.append(row)
+            lines.append(number)
             size += len(line)
             names |= dict.fromkeys(row["features"] if self._nested else row)
             if len(names) > MAX_COLUMNS:
                 raise self.error(f"more than {MAX_COLUMNS} columns up to here; accepted are at most so many", number)
             if len(rows) % MOMENT_ROWS == 0 and (len(rows) >= chunk_rows(len(names)) or size >= CHUNK_BYTES):
-                yield self._chunk(rows, seen, only)
-                rows, size = [], 0
+                yield self._chunk(rows, lines, seen, only)
+                rows, lines, size = [], [], 0
         if rows:
-            yield self._chunk(rows, seen, only)
+            yield self._chunk(rows, lines, seen, only)
         elif not seen:
             raise self.error("empty; accepted is an object a line, one for each sample")
         if only is None:
@@ -90,7 +92,9 @@ class JsonlDataset(TextDataset):
     def _is_prediction(self, name: str) -> bool:
         return self.key(name) == (Role.PREDICTION, PREDICTION_COLUMN)
 
-    def _chunk(self, rows: list[dict[str, Any]], seen: dict[str, None], only: Collection[Key] | None) -> Chunk:
+    def _chunk(
+        self, rows: list[dict[str, Any]], lines: list[int], seen: dict[str, None], only: Collection[Key] | None
+    ) -> Chunk:
         columns: dict[Key, Cells] = {}
         if self._nested:
             features = [row["features"] for row in rows]
@@ -109,7 +113,8 @@ class JsonlDataset(TextDataset):
             elif key is not None and (only is None or key in only):
                 # the probability of a predicted class is the confidence, whatever else says so
                 columns.setdefault(key, _column(rows, name))
-        return Chunk(len(rows), columns)
+        times = None if self._time is None else self._times([row.get(self._time) for row in rows], lines)
+        return Chunk(len(rows), columns, times)
 
     @staticmethod
     def _add_prediction(columns: dict[Key, Cells], values: list[object], only: Collection[Key] | None) -> None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +11,11 @@ import msgspec
 from mlexporter.categories import LONGEST, Missing, category_of
 from mlexporter.columns import MOMENT_ROWS, ColumnType
 from mlexporter.config import DataConfig
+from mlexporter.decode.rows import kind
 from mlexporter.edges import Floats
 from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Role
 from mlexporter.scalars import shown
+from mlexporter.timezones import TIMES, unix_times
 
 Key = tuple[Role, str]
 Cells = list[object] | Floats
@@ -33,10 +36,18 @@ class DatasetError(Exception):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Some rows of a data file. Every chunk but the last one has a multiple of MOMENT_ROWS rows."""
+    """Some rows of a data file. Every chunk but the last one has a multiple of MOMENT_ROWS rows.
+
+    Attributes:
+        rows: how many.
+        columns: `rows` cells each.
+        times: of the rows, as Unix seconds, NaN where missing; None where no column was named for them.
+
+    """
 
     rows: int
     columns: dict[Key, Cells]
+    times: Floats | None = None
 
 
 def chunk_rows(columns: int) -> int:
@@ -52,11 +63,13 @@ class Dataset(ABC):
         path: the file.
         units: how much work it is to read it once, in the units in which progress is reported.
         warnings: what was left out so far, for people.
+        zone: of the times that say none.
 
     """
 
-    def __init__(self, path: Path, names: DataConfig) -> None:
+    def __init__(self, path: Path, names: DataConfig, zone: tzinfo = UTC) -> None:
         self.path = path
+        self.zone = zone
         self.warnings: list[str] = []
         # by the name in the file: what a column that is no feature stands for; None: it is left out
         self._fields: dict[str, Key | None] = {
@@ -75,7 +88,8 @@ class Dataset(ABC):
             if column in self._renamed:
                 raise DatasetError(f"{shown(column)} is named for {self._renamed[column]} and for {field}; name two")
             self._renamed[column] = field
-        kept = {column: self._fields.pop(field) for column, field in self._renamed.items()}
+        self._time = names.time
+        kept = {column: self._fields.pop(field, None) for column, field in self._renamed.items()}
         self._fields.update(kept)
         self.units = self._open()
 
@@ -93,7 +107,7 @@ class Dataset(ABC):
             types: types that are given, by column name; a column of text cells that has none gets the one that fits
                 the first chunk in which it has a value, and keeps it when the file is read again.
             progress: called with the units done since the call before.
-            only: the columns to read; None is all of them.
+            only: the columns to read; None is all of them. The times come with any.
 
         Raises:
             DatasetError: the file is broken; the chunks before that are good.
@@ -109,10 +123,23 @@ class Dataset(ABC):
         place = f":{line}:{column}" if column else f":{line}" if line else ""
         return DatasetError(f"{self.path}{place}: {message}")
 
+    def no_time(self, value: object, line: int = 0, place: str = "") -> DatasetError:
+        """The error of a value in the column of times that is none; `place` where there is no line."""
+        plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+        what = shown(str(value)) if plain else kind(value)
+        return self.error(f"{place}{what} in column {shown(self._time or '')} is no time; accepted is {TIMES}", line)
+
     def warn(self, message: str) -> None:
         """Warn once, however often the file is read."""
         if message not in self.warnings:
             self.warnings.append(message)
+
+    def _times(self, values: Sequence[object], lines: Sequence[int]) -> Floats:
+        """Times of rows that begin on `lines`."""
+        times, wrong = unix_times(values, self.zone)
+        if wrong >= 0:
+            raise self.no_time(values[wrong], lines[wrong])
+        return times
 
     def _check_header(self, names: Sequence[str], line: int = 0) -> None:
         """Refuse columns without a name, of the same name, or too many, and renamed ones that are not there."""
