@@ -19,7 +19,8 @@ ALLOWED = {
     "baseline": "samples",
     "scalars": "",
     "strict_yaml": "scalars",
-    "config": "scalars strict_yaml",
+    "timezones": "edges scalars",
+    "config": "scalars strict_yaml timezones",
     # bytes to batches
     "decode": "samples",
     # batches to counts
@@ -30,20 +31,28 @@ ALLOWED = {
     # counts to numbers: no clock, no state, no text
     "drift": "edges",
     "statistics": "baseline binning drift edges",
+    "dictionary": "edges",
+    "detector": "dictionary edges",
+    # counts by the clock, still without one: what is expected of an hour, and the alarm that is held to it
+    "alarm_bins": "baseline binning dictionary edges",
+    "history": "alarm_bins baseline dictionary drift edges timezones",
+    "diary": "alarm_bins baseline binning config edges history timezones",
+    "expectation": "alarm_bins baseline binning config dictionary drift edges history timezones",
+    "alarm": "binning detector dictionary edges expectation",
     # baselines, from traffic and from files
     "columns": "baseline binning categories edges samples",
     "learning": "baseline binning categories columns samples statistics",
-    "dataset": "categories columns config decode edges samples scalars",
-    "builder": "baseline binning columns dataset edges",
+    "dataset": "categories columns config decode edges samples scalars timezones",
+    "builder": "baseline binning columns config daily dataset diary edges history",
     "show": "baseline categories drift edges",
     # state, and what it hands out
-    "snapshot": "baseline binning edges samples statistics",
+    "snapshot": "alarm baseline binning config edges expectation samples statistics",
     "budget": "baseline",
-    "registry": "baseline binning budget config edges learning samples snapshot window",
-    "store": "baseline binning budget config edges learning registry samples snapshot",
+    "registry": "alarm baseline binning budget config diary edges learning samples snapshot window",
+    "store": "baseline binning budget config detector diary edges history learning registry samples snapshot",
     # snapshots to text
     "labels": "baseline categories",
-    "exposition": "baseline binning edges labels metrics snapshot statistics",
+    "exposition": "alarm baseline binning edges expectation labels metrics snapshot statistics",
     "status": "baseline snapshot statistics",
     "telemetry": "metrics samples",
     # HTTP
@@ -67,7 +76,7 @@ CONFINED = {
     "click": "cli commands demo",
     "granian": "serving",
     "waitress": "serving",
-    "scipy": "drift",
+    "scipy": "dictionary drift",
     "prometheus_client": "commands demo exposition server telemetry",
     "yaml": "strict_yaml",
     "pyarrow": "dataset",

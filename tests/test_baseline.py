@@ -74,7 +74,8 @@ NOT_READ = "not a baseline that this version reads: "
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
-        (msgspec.structs.replace(GOOD, format_version=2), "format_version is 2, accepted is 1"),
+        (msgspec.structs.replace(GOOD, format_version=1), "format_version is 1, accepted is 2"),
+        (msgspec.structs.replace(GOOD, format_version=3), "format_version is 3, accepted is 2"),
         (msgspec.structs.replace(GOOD, columns=(AGE, AGE)), "feature column 'age' is there twice"),
         *(
             (

@@ -571,9 +571,8 @@ def test_parquet_times(tmp_path: Path, array: pa.Array, expected: float | None) 
         (pa.array(["2026-01-31", "soon"]), '"soon"'),
         (pa.array([1.0, math.inf]), '"inf"'),
         (pa.array([1, 98_000_000_000]), '"98000000000"'),
-        (pa.array([0, 10**15], pa.timestamp("s")), '"<value out of range: 1000000000000000>"'),
-        (pa.array([0, -(10**18)], pa.timestamp("us", "UTC")), '"-29719-04-05 22:13:20.000000Z"'),
-        (pa.array([0, 2**31 - 1], pa.date32()), '"<value out of range: 2147483647>"'),
+        (pa.array([datetime(2026, 1, 1), datetime(9999, 12, 31)], pa.timestamp("ms")), '"9999-12-31 00:00:00.000"'),
+        (pa.array([date(2026, 1, 1), date(1, 1, 1)], pa.date32()), '"0001-01-01"'),
         (pa.array([date(2026, 1, 1), date(9999, 12, 31)], pa.date64()), '"9999-12-31"'),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
@@ -583,13 +582,29 @@ def test_parquet_what_is_no_time(tmp_path: Path, array: pa.Array, value: str) ->
     assert message(path, TS) == f'a.parquet: row 2: {value} in column "ts" is no time; {ACCEPTED}'
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([10**18], pa.timestamp("ms")),
+        pa.array([-(2**63)], pa.timestamp("us", "Europe/Berlin")),
+        pa.array([2**31 - 1], pa.date32()),
+    ],
+)
+def test_parquet_times_beyond_what_python_has(tmp_path: Path, array: pa.Array) -> None:
+    text = message(parquet(tmp_path / "a.parquet", pa.table({"ts": array})), TS)
+    assert text.startswith('a.parquet: row 1: "')
+    assert text.endswith(f'" in column "ts" is no time; {ACCEPTED}')
+
+
 def test_parquet_row_of_a_later_chunk(tmp_path: Path) -> None:
     array = pa.array(["2026-01-31"] * 70_000 + ["soon"])
     path = parquet(tmp_path / "a.parquet", pa.table({"ts": array}), row_group_size=10_000)
     assert message(path, TS) == f'a.parquet: row 70001: "soon" in column "ts" is no time; {ACCEPTED}'
 
 
-@pytest.mark.parametrize("array", [pa.array([True]), pa.array([[1]]), pa.array([timedelta(1)]), pa.array([b"2026"])])
+@pytest.mark.parametrize(
+    "array", [pa.array([True]), pa.array([{"a": 1}]), pa.array([timedelta(1)]), pa.array([b"2026"])]
+)
 def test_parquet_column_that_holds_no_times(tmp_path: Path, array: pa.Array) -> None:
     path = parquet(tmp_path / "a.parquet", pa.table({"x": [1], "ts": array}))
     expected = f'a.parquet: column "ts" is of type {array.type}, which is no time'
@@ -598,7 +613,7 @@ def test_parquet_column_that_holds_no_times(tmp_path: Path, array: pa.Array) -> 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_times_come_with_any_columns(write: Write, name: str) -> None:
-    rows = 100_000
+    rows = 70_000
     path = write(name, "")
     stamps = list(range(NOON, NOON + rows))
     if name == "a.csv":

@@ -62,6 +62,12 @@ class SlowCollector:
         families = {metric.name: self._family(metric) for metric in metrics.MODEL_METRICS}
         for version in self.snapshot.versions:
             self._add(families, version)
+            self._add_alarm(families, version)
+        if self.snapshot.log_threshold is not None:
+            threshold = families["mlexporter_drift_log_threshold"]
+            assert isinstance(threshold, GaugeMetricFamily)
+            for tier in ("warn", "page"):
+                threshold.add_metric([tier], self.snapshot.log_threshold)
         yield from families.values()
 
     @staticmethod
@@ -125,6 +131,28 @@ class SlowCollector:
                 for field in statistics.__struct_fields__:
                     name = "column_window_samples" if field == "samples" else f"column_{field}"
                     add(name, float(getattr(statistics, field)[i]), column.role.value, column.name, window)
+
+    @staticmethod
+    def _add_alarm(families: dict[str, Metric], version: VersionSnapshot) -> None:
+        """Per tier and column; before the first samples of a tick there is no evidence, and no number for it."""
+        if version.alarm is None or version.monitor is None:
+            return
+        alarm = version.alarm
+        dispersion = alarm.evidence.dispersion.ratio
+        names = [[version.model, version.version, c.role.value, c.name] for c in version.monitor.binner.columns]
+
+        def add(name: str, labels: list[str], value: float) -> None:
+            family = families["mlexporter_column_" + name]
+            assert isinstance(family, GaugeMetricFamily)
+            family.add_metric(labels, value)
+
+        for i, own in enumerate(names):
+            add("dispersion", own, dispersion[i])
+        for tier, label in enumerate(("warn", "page")):
+            for i, own in enumerate(names):
+                add("tolerance", [*own, label], alarm.tolerance[tier, i])
+                if alarm.evidence.log_evidence[tier, i] > -math.inf:
+                    add("drift_log_evidence", [*own, label], alarm.evidence.log_evidence[tier, i])
 
     @staticmethod
     def _merge(column: object, fine: list[int]) -> list[int]:
@@ -197,7 +225,7 @@ def live(rows: int, seed: int = 0) -> Batch:
 
 
 def scrape(rows: int = 2000, model: str = "churn") -> Snapshot:
-    """A configured model with live data, and three more versions that say less."""
+    """A configured model with live data and an alarm, and three more versions that say less."""
     columns = {"email": ColumnConfig(export_names=False)}
     entry = ModelConfig(name=model, version="7", task="binary", columns=columns)
     config = Config(models=(entry,), windows=WINDOWS, discovery=DiscoveryConfig(enabled=True))
@@ -205,6 +233,7 @@ def scrape(rows: int = 2000, model: str = "churn") -> Snapshot:
     store = Store(config, {(model, "7"): training()}, clock)
     store.observe([msgspec.structs.replace(live(rows), model=model)])
     clock.now += 7200
+    store.tick()
     store.observe([msgspec.structs.replace(live(rows // 8, 1), model=model), Batch(1, {}, model=model, version="8")])
     store.observe([Batch(2, {"x": [1, 2]}, model=NASTY, version=NASTY)])
     return store.snapshot()
@@ -226,6 +255,9 @@ def test_pages_of_one_exposition_are_those_of_a_new_one() -> None:
     other = baseline(categorical("amount", {"a": 9}))
     changed = Store(Config(models=(entry,), windows=WINDOWS), {("churn", "7"): other}, Clock()).snapshot()
     first, grown = scrape(), scrape(3000)
+    silent = msgspec.structs.replace(
+        first, versions=tuple(msgspec.structs.replace(version, alarm=None) for version in first.versions)
+    )
     empty = Store(Config(), {}, Clock()).snapshot()
     # a baseline that is learned grows under the same bins
     learning = Store(Config(discovery=DiscoveryConfig(enabled=True, learn_samples=200)), {}, Clock())
@@ -233,7 +265,7 @@ def test_pages_of_one_exposition_are_those_of_a_new_one() -> None:
     for value in (1.0, 2.0, 3.0):
         learning.observe([Batch(200, {"x": [0.0, value] * 100}, model="churn", version="7")])
         learned.append(learning.snapshot())
-    for snapshot in (first, first, changed, empty, grown, *learned, first):
+    for snapshot in (first, first, silent, changed, empty, grown, *learned, first):
         for openmetrics in (False, True):
             expected = Exposition().page(snapshot, openmetrics=openmetrics)
             assert exposition.page(snapshot, openmetrics=openmetrics) == expected
@@ -248,6 +280,7 @@ def test_any_text_and_any_number(name: str, timestamp: float, samples: int) -> N
     store.observe([Batch(3, {"x": [1e-300, 1e21, 0.1], name: [name, "?", None]})])
     (version,) = store.snapshot().versions
     assert version.counts is not None
+    assert version.alarm is None
     # counts as large as years of traffic
     many = msgspec.structs.replace(version.counts, bins=version.counts.bins + samples)
     changed = msgspec.structs.replace(version, samples=samples, counts=many)
@@ -315,6 +348,35 @@ def test_what_is_unknown_is_absent() -> None:
     assert "mlexporter_column_missing_ratio{" in text
 
 
+def alarm_lines(snapshot: Snapshot, name: str) -> list[str]:
+    lines = Exposition().page(snapshot).decode().splitlines()
+    return [line for line in lines if line.startswith(f"mlexporter_{name}{{")]
+
+
+def test_alarm_speaks_from_the_first_tick_on_and_evidence_from_the_first_samples() -> None:
+    profile = baseline(numeric("x", (0.0, 1.0), [0.5] * 1000), categorical("plan", {"a": 1000}))
+    models = (ModelConfig(name="m", version="1"), ModelConfig(name="n", version="1"))
+    store = Store(Config(models=models), {("m", "1"): profile, ("n", "1"): profile}, Clock())
+    families = ("column_drift_log_evidence", "column_tolerance", "column_dispersion")
+
+    def counted() -> list[int]:
+        return [len(alarm_lines(store.snapshot(), name)) for name in families]
+
+    # two columns of two models watched: ln(4 x 30 d / 15 s)
+    threshold = f" {floatToGoString(math.log(4 * 30 * 5760))}"  # type: ignore[no-untyped-call]
+    for tier, line in zip(("warn", "page"), alarm_lines(store.snapshot(), "drift_log_threshold"), strict=True):
+        assert line == f'mlexporter_drift_log_threshold{{tier="{tier}"}}{threshold}'
+    assert counted() == [0, 0, 0]
+    store.tick()
+    assert counted() == [0, 8, 4]
+    store.observe([Batch(1, {"x": [0.5], "plan": ["a"]}, model="m")])
+    assert counted() == [0, 8, 4]
+    store.tick()
+    assert counted() == [4, 8, 4]
+    assert all('model="m"' in line for line in alarm_lines(store.snapshot(), families[0]))
+    assert not alarm_lines(Store(Config(), {}, Clock()).snapshot(), "drift_log_threshold")
+
+
 def test_no_sum_and_no_count_below_zero() -> None:
     """OpenMetrics forbids a sum that may fall, and a count without a sum."""
     text = Exposition().page(scrape()).decode()
@@ -346,8 +408,10 @@ def test_budget_is_the_number_of_series_of_a_full_page() -> None:
     )
     store = Store(Config(models=(ModelConfig(name="m"),), windows=WINDOWS), {("m", "unversioned"): profile}, Clock())
     store.observe([Batch(5000, {"amount": amounts.tolist(), "plan": ["a", "b"] * 2500})])
+    store.tick()
     snapshot = store.snapshot()
-    assert series(Exposition().page(snapshot)) == series_of(profile.columns, 2) == snapshot.series
+    # the thresholds of both tiers are the exporter's, not the version's
+    assert series(Exposition().page(snapshot)) - 2 == series_of(profile.columns, 2) == snapshot.series
 
 
 def test_budget_is_an_upper_bound_whatever_the_columns_are() -> None:
@@ -392,9 +456,12 @@ def test_golden(golden: Path, request: pytest.FixtureRequest) -> None:
             Batch(3, {"age": [1, 2, 3]}, model="fraud", version="1.0"),
         ]
     )
+    store.tick()
     page = Exposition().page(store.snapshot())
     # the last digits of a logarithm differ between processors
-    rounded = re.compile(rb"^(mlexporter_column_(?:psi|js|hellinger|ks|wasserstein)\S+ )(\S+)$", re.MULTILINE)
+    rounded = re.compile(
+        rb"^(mlexporter_(?:column_(?:psi|js|hellinger|ks|wasserstein|tolerance|drift)|drift)\S+ )(\S+)$", re.MULTILINE
+    )
     text = rounded.sub(lambda line: line[1] + b"%.9g" % float(line[2]), page).decode()
     path = golden / "metrics.txt"
     if request.config.getoption("--update-golden"):

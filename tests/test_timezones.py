@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlexporter.timezones import date_of, local_calendar, local_hour, seconds_of, unix_times, utc_of, zone_of
@@ -236,6 +236,7 @@ def test_local_times_around_changes_of_clocks(text: str, zone: ZoneInfo, utc: st
     assert read([text], zone) == read([f"{utc}Z"])
 
 
+@settings(deadline=None)
 @given(moments, zones)
 def test_local_times_are_those_of_datetime(seconds: list[int], zone: ZoneInfo) -> None:
     clocks = [datetime.fromtimestamp(second, UTC).replace(tzinfo=None) for second in seconds]
@@ -244,12 +245,14 @@ def test_local_times_are_those_of_datetime(seconds: list[int], zone: ZoneInfo) -
     ]
 
 
+@settings(deadline=None)
 @given(moments, zones)
 def test_local_times_and_back(seconds: list[int], zone: ZoneInfo) -> None:
     texts = [datetime.fromtimestamp(second, zone).isoformat() for second in seconds]
     assert read(texts) == seconds
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.text() | st.integers() | st.floats() | st.booleans()), zones)
 def test_anything_is_a_time_or_told(values: list[object], zone: ZoneInfo) -> None:
     times, wrong = unix_times(values, zone)
@@ -293,13 +296,14 @@ def test_missing_stays_missing() -> None:
 def test_day_and_hour(utc: str, zone: ZoneInfo, day: str, hour: int) -> None:
     time = datetime.fromisoformat(f"{utc}+00:00").timestamp()
     days, hours = local_calendar(np.array([time]), zone)
-    assert (days.dtype, hours.dtype) == (np.int64, np.int64)
+    assert days.dtype == hours.dtype == np.dtype(np.int64)
     assert days.tolist() == [date.fromisoformat(day).toordinal() - EPOCH_ORDINAL]
     assert hours.tolist() == [hour]
     assert date_of(int(days[0])) == day
     assert local_hour(time, zone) == hour
 
 
+@settings(deadline=None)
 @given(moments, zones)
 def test_calendar_is_that_of_datetime(seconds: list[int], zone: ZoneInfo) -> None:
     days, hours = local_calendar(np.array(seconds, dtype=np.float64), zone)

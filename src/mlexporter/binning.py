@@ -87,7 +87,7 @@ class Binner:
         self._edges = [np.asarray(column.edges, dtype=np.float64) for column in self.numeric]
         self._known = frozenset((column.role, column.name) for column in self.columns)
         self._known_features = frozenset(column.name for column in self.columns if column.role is Role.FEATURE)
-        self._lookups = [_lookup(column) for column in self.categorical]
+        self._lookups = [category_lookup(column) for column in self.categorical]
 
     @property
     def columns(self) -> tuple[NumericColumn | CategoricalColumn, ...]:
@@ -284,7 +284,7 @@ def _gather(batches: Iterable[Batch], role: Role, name: str) -> list[object]:
     return gathered
 
 
-def _lookup(column: CategoricalColumn) -> dict[str, int]:
+def category_lookup(column: CategoricalColumn) -> dict[str, int]:
     """Category to the index of its bin."""
     other = len(column.categories)
     lookup = dict.fromkeys(column.rare, other)

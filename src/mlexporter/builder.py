@@ -8,7 +8,7 @@ baseline, to the byte.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -28,6 +28,8 @@ from mlexporter.columns import (
     exact_grid,
     finite_values,
 )
+from mlexporter.config import ColumnConfig
+from mlexporter.daily import learn_days
 from mlexporter.dataset import Cells, Chunk, Dataset, Key, Types
 from mlexporter.edges import COARSE_BINS, FINE_QUANTILES, Floats, Grid, Ints
 
@@ -53,7 +55,7 @@ _RANKS: Final = np.unique(
 
 _Value = TypeVar("_Value", str, float)
 Progress = Callable[[int, int], None]
-"""Called with the pass over the file, 1 or 2, and the units of work done in it since the call before."""
+"""Called with the pass over the file, 1 to 3, and the units of work done in it since the call before."""
 
 
 def build(
@@ -61,7 +63,8 @@ def build(
     *,
     model: str | None = None,
     version: str | None = None,
-    types: Types | None = None,
+    settings: Mapping[str, ColumnConfig] | None = None,
+    timezone: str = "UTC",
     memory_limit: int = MEMORY_LIMIT,
     progress: Progress | None = None,
 ) -> Baseline:
@@ -71,7 +74,8 @@ def build(
         dataset: the rows.
         model: what the baseline is of.
         version: of the model.
-        types: of columns whose type is not to be guessed, by name.
+        settings: what is said of columns, by name: a type that is not to be guessed, a season, a time zone.
+        timezone: of the seasons of columns of which nothing is said.
         memory_limit: bytes that values and categories may take, with the room to sort the largest column. The chunk
             in hand and what a sketch takes (about 0.2 MB a column) come on top.
         progress: called as the work goes on.
@@ -80,7 +84,8 @@ def build(
         DatasetError: the data are broken, or changed while they were read.
 
     """
-    types = types or {}
+    settings = settings or {}
+    types = {name: column.type for name, column in settings.items()}
     profile = _Profile(types, memory_limit)
     for chunk in dataset.chunks(types, progress and (lambda units: progress(1, units))):
         profile.add(chunk)
@@ -93,7 +98,10 @@ def build(
         raise dataset.error("it changed while it was read; build the baseline again when it is written whole")
     if not columns:
         raise dataset.error("no columns; accepted is at least one feature, prediction or label")
-    return sealed(Baseline(model=model, version=version, rows=profile.rows, columns=tuple(columns)))
+    baseline = sealed(Baseline(model=model, version=version, rows=profile.rows, columns=tuple(columns)))
+    if dataset.timed:
+        return learn_days(dataset, baseline, settings, timezone, progress and (lambda units: progress(3, units)))
+    return baseline
 
 
 class _Profile:

@@ -41,7 +41,7 @@ class Diary:
 
     @property
     def days(self) -> int:
-        """The number of days so far."""
+        """The number of days so far that have enough rows to tell something."""
         return max((history.days for history, _ in self._histories.values()), default=0)
 
     def add(self, quarters: Ints, counts: Floats) -> None:

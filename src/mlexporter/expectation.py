@@ -102,6 +102,10 @@ class Expectations:
         """The hours at a Unix time."""
         return tuple(local_hour(now, zone) for zone in self._zones)
 
+    def at_hour(self, hour: int) -> Expectation:
+        """What is expected at an hour of the day, in whatever time zone a column is told."""
+        return self.at((hour,) * len(self._zones))
+
     def at(self, hours: Hours) -> Expectation:
         """What is expected at these hours."""
         layout = self.bins.layout

@@ -58,8 +58,11 @@ class History:
 
     @property
     def days(self) -> int:
-        """The number of days so far."""
-        return len(self._days)
+        """The number of days so far that have enough rows to tell something."""
+        return len(self._long_days())
+
+    def _long_days(self) -> list[int]:
+        return sorted(day for day, rows in self._rows.items() if rows.sum() >= MIN_ROWS)
 
     def add(self, day: int, hour: int, counts: Floats) -> None:
         """Add (T,) counts of one hour of one day."""
@@ -82,7 +85,7 @@ class History:
             wanted: whether a column is to have a season; None leaves it to the history.
 
         """
-        kept = sorted(day for day, rows in self._rows.items() if rows.sum() >= MIN_ROWS)
+        kept = self._long_days()
         if len(kept) < MIN_DAYS:
             return [msgspec.structs.replace(column, season=None, days=None) for column in columns]
         moving = self._moving()

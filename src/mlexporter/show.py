@@ -1,6 +1,5 @@
 """A baseline as a table for people, with a small histogram of each column."""
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
@@ -12,6 +11,7 @@ from mlexporter.baseline import Baseline, CategoricalColumn, Column, NumericColu
 from mlexporter.categories import shorten
 from mlexporter.drift import MIN_ROWS
 from mlexporter.edges import Floats
+from mlexporter.terminal import clipped, padded, printable, width
 
 WIDTH: Final = 120
 # Below this many rows the baseline's own error hides what is worth a page, a divergence of 0.02 or a shift of 0.2
@@ -39,10 +39,10 @@ def render(baseline: Baseline) -> str:
         "source": source,
         "format": str(baseline.format_version),
     }
-    lines = [f"{name:<9}{_clipped(_printable(value), WIDTH - 9)}" for name, value in header.items()]
+    lines = [f"{name:<9}{clipped(printable(value), WIDTH - 9)}" for name, value in header.items()]
     lines += ["", *_table(baseline.columns)]
     notes = warnings(baseline)
-    lines += ["", *(_clipped(f"warning: {note}", WIDTH) for note in notes)] if notes else []
+    lines += ["", *(clipped(f"warning: {note}", WIDTH) for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -75,11 +75,11 @@ def warnings(baseline: Baseline) -> list[str]:
 
 
 def _labelled(column: Column) -> str:
-    return f"{column.role} {_clipped(_printable(column.name), _LONGEST_NAME)}"
+    return f"{column.role} {clipped(printable(column.name), _LONGEST_NAME)}"
 
 
 def _listed(columns: Sequence[Column]) -> str:
-    names = ", ".join(_clipped(_printable(column.name), _LONGEST_NAME) for column in columns[:5])
+    names = ", ".join(clipped(printable(column.name), _LONGEST_NAME) for column in columns[:5])
     return names if len(columns) <= 5 else f"{names} and {len(columns) - 5} more"
 
 
@@ -102,7 +102,7 @@ def _table(columns: Iterable[Column]) -> list[str]:
         ]
         for line in lines
     ]
-    widths = [max(map(_width, cells)) for cells in zip(*rows, strict=True)]
+    widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]
     widths[1] = max(min(widths[1], WIDTH - sum(widths) + widths[1] - len("  ") * 3 - 4), _NARROWEST_NAME)
     return [_joined(row, widths) for row in rows]
 
@@ -125,7 +125,7 @@ _HEADINGS: Final = _Line("role", "name", "type", "rows", "missing", ("min", "mea
 
 def _middle(middle: Sequence[str], widths: list[int], span: int) -> str:
     if isinstance(middle, str):
-        return _padded(_clipped(middle, span), span, left=True)
+        return padded(clipped(middle, span), span, left=True)
     text = " ".join(cell.rjust(width) for cell, width in zip(middle, widths, strict=True))
     return text.rjust(span)
 
@@ -133,7 +133,7 @@ def _middle(middle: Sequence[str], widths: list[int], span: int) -> str:
 def _joined(row: list[str], widths: list[int]) -> str:
     """Two spaces beside text, one between numbers."""
     role, name, kind, rows, missing, middle, bins, shape = (
-        _padded(_clipped(cell, width), width, left=i in (0, 1, 2, 7))
+        padded(clipped(cell, width), width, left=i in (0, 1, 2, 7))
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     )
     return f"{role}  {name}  {kind} {rows} {missing} {middle} {bins}  {shape}".rstrip()
@@ -153,7 +153,7 @@ def _line(column: Column) -> _Line:
             middle = ["-"] * len(middle)
     return _Line(
         role=column.role.value,
-        name=_clipped(_printable(column.name), _LONGEST_NAME),
+        name=clipped(printable(column.name), _LONGEST_NAME),
         type=kind,
         rows=f"{rows:,}",
         missing=f"{column.counts[-1] / rows:.1%}" if rows else "-",
@@ -169,7 +169,7 @@ def _categories(column: CategoricalColumn) -> str:
     ordered = sorted(zip(column.categories, column.counts, strict=False), key=lambda item: -item[1])
     listed = len(column.categories) + len(column.rare)
     number = f"{listed}:" if column.complete else "many:"
-    shares = [f"{_clipped(shorten(name), 12)} {_percent(count / values)}" for name, count in ordered[:_TOP] if count]
+    shares = [f"{clipped(shorten(name), 12)} {_percent(count / values)}" for name, count in ordered[:_TOP] if count]
     return " ".join([number, ", ".join(shares)]).rstrip(": ")
 
 
@@ -223,30 +223,3 @@ def _bars(values: Sequence[float]) -> str:
     if not most:
         return ""
     return "".join(_BLOCKS[-int(-(value * (len(_BLOCKS) - 1)) // most)] for value in values)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _width(text: str) -> int:
-    """How many cells of a terminal a text takes."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _clipped(text: str, width: int) -> str:
-    """A text that takes at most so many cells.
-
-    >>> _clipped("transaction_amount", 8)
-    'transac…'
-    """
-    if _width(text) <= width:
-        return text
-    while _width(text) > width - 1:
-        text = text[:-1]
-    return text + "…"
-
-
-def _padded(text: str, width: int, *, left: bool) -> str:
-    fill = " " * (width - _width(text))
-    return text + fill if left else fill + text

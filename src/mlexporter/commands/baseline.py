@@ -5,17 +5,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
 from mlexporter.baseline import Baseline, BaselineError, CategoricalColumn, NumericColumn, encode, read
 from mlexporter.builder import Progress, build
-from mlexporter.config import ConfigError, DataConfig, ModelConfig, load
+from mlexporter.config import Config, ConfigError, DataConfig, DetectionConfig, ModelConfig, load
 from mlexporter.dataset import Dataset, DatasetError, open_dataset
 from mlexporter.scalars import parse_size, shown
 from mlexporter.show import render, warnings
+from mlexporter.show_alarm import alarm_table
+from mlexporter.timezones import zone_of
+
+_PASSES: Final = ("Reading", "Counting", "By the hour")
 
 
 @click.group("baseline")
@@ -30,6 +34,13 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> i
         raise click.BadParameter(
             f"{error}; accepted are bytes, or a number with kB, MB, GB, KiB, MiB or GiB"
         ) from error
+
+
+def _zone(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return zone_of(value).key if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _column_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,6 +63,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--version", metavar="V", help="The version of the model.")
 @_column_options
 @click.option(
+    "--timezone",
+    "given_zone",
+    callback=_zone,
+    metavar="NAME",
+    help="Time zone of hours and days, and of times that say none, such as Europe/Berlin.  [default: UTC]",
+)
+@click.option(
     "--memory-limit", callback=_size, default="1GiB", show_default=True, help="Beyond it edges are approximate."
 )
 def build_command(
@@ -60,6 +78,7 @@ def build_command(
     config_file: Path | None,
     model: str | None,
     version: str | None,
+    given_zone: str | None,
     memory_limit: int,
     **columns: str | None,
 ) -> None:
@@ -68,19 +87,26 @@ def build_command(
     Every column is a feature, but for prediction, confidence, label, id, version and latency_seconds.
     """
     with _for_people():
-        config = _model_of(config_file, model, version)
+        settings = load(config_file) if config_file is not None else Config()
+        config = _model_of(config_file, settings, model, version)
+        zone = given_zone or settings.detection.timezone
         names = msgspec.structs.replace(
             config.data,
             **{name.removeprefix("data_"): column for name, column in columns.items() if column is not None},
         )
-        dataset = open_dataset(data, names)
+        if names.time is None and given_zone is not None:
+            raise click.UsageError(
+                "--timezone is of use with --time-column only; name the column of the times"
+            )
+        dataset = open_dataset(data, names, zone_of(zone))
         _check_output(data, output)
         with _bars(dataset) as progress:
             baseline = build(
                 dataset,
                 model=model or config.name or None,
                 version=version or config.version,
-                types={name: column.type for name, column in config.columns.items()},
+                settings=config.columns,
+                timezone=zone,
                 memory_limit=memory_limit,
                 progress=progress,
             )
@@ -90,6 +116,8 @@ def build_command(
         f"the configuration names column {shown(c)}, which is not in {data}" for c in config.columns if c not in there
     ]
     _summarize(output, baseline, [*dataset.warnings, *absent, *warnings(baseline)])
+    if dataset.timed:
+        click.echo("\n".join(alarm_table(baseline, settings.detection, config.columns)))
 
 
 @baseline_group.command("show")
@@ -97,7 +125,10 @@ def build_command(
 def show_command(file: Path) -> None:
     """Show the baseline in FILE as a table."""
     with _for_people():
-        click.echo(render(read(file)), nl=False)
+        baseline = read(file)
+        click.echo(render(baseline), nl=False)
+    click.echo("\nalarm: tolerances as Kullback-Leibler divergence, without a configuration")
+    click.echo("\n".join(alarm_table(baseline, DetectionConfig(), {})))
 
 
 @contextmanager
@@ -109,9 +140,9 @@ def _for_people() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _model_of(path: Path | None, name: str | None, version: str | None) -> ModelConfig:
+def _model_of(path: Path | None, settings: Config, name: str | None, version: str | None) -> ModelConfig:
     """What the configuration says of the model; nothing where there is none."""
-    models = load(path).models if path is not None else ()
+    models = settings.models
     if not models:
         return ModelConfig(name=name or "")
     fitting = [
@@ -169,7 +200,7 @@ def _bars(dataset: Dataset) -> Iterator[Progress | None]:
     def progress(number: int, units: int) -> None:
         if number not in bars:
             _finish(bars)
-            label = "Reading" if number == 1 else "Counting"
+            label = _PASSES[number - 1]
             bars[number] = click.progressbar(length=dataset.units, label=label, file=sys.stderr)
             bars[number].render_progress()
         bars[number].update(units)

@@ -114,6 +114,11 @@ class Dataset(ABC):
 
         """
 
+    @property
+    def timed(self) -> bool:
+        """Whether a column was named for the times of the rows."""
+        return self._time is not None
+
     def key(self, name: str) -> Key | None:
         """What a column of the file stands for; None where it is left out."""
         return self._fields.get(name, (Role.FEATURE, name))
