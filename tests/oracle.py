@@ -128,5 +128,15 @@ def log_mean(logs: Sequence[float]) -> float:
     return top + math.log(math.fsum(math.exp(x - top) for x in logs) / len(logs))
 
 
+def dispersion_ratio(before: Sequence[float], counts: Sequence[float]) -> float | None:
+    """Two-sample chi-square of two ticks over its mean given their sum, (B - 1) N / (N - 1); None if it tells nothing."""
+    m, n = sum(before), sum(counts)
+    filled = [(b, c) for b, c in zip(before, counts, strict=True) if b + c > 0]
+    if m == 0 or len(filled) < 2:
+        return None
+    chi2 = math.fsum((c * math.sqrt(m / n) - b * math.sqrt(n / m)) ** 2 / (b + c) for b, c in filled)
+    return chi2 / ((len(filled) - 1) * (m + n) / (m + n - 1))
+
+
 def _log_1_plus(x: float) -> float:
     return 0.0 if x == -math.inf else max(x, 0.0) + math.log1p(math.exp(-abs(x)))

@@ -21,25 +21,51 @@ from mlexporter.expectation import Expectation, Expectations, Hours
 _KEPT_BYTES: Final = 6 << 20
 # The bets of the next hours are made ahead, so many columns with each tick: half a millisecond each.
 _COLUMNS_AHEAD: Final = 4
+Seconds = NDArray[np.int32]
+
 # Clocks change hours, and summer time, at quarters of an hour.
 _QUARTER: Final = 900.0
 
 
+NOTABLE: Final = 4.0
+"""Log evidence from which on samples are kept to explain it: more than a stream without drift reaches in weeks."""
+
+
 class Rise(msgspec.Struct, frozen=True):
-    """The samples since the evidence last rose over 1, where a drift would have begun. E tiers, C columns.
+    """The samples since the log evidence was last under `NOTABLE`. E tiers, C columns.
 
     Attributes:
-        since: (E, C) Unix time; NaN where there is no evidence.
         bins: (E, fine bins) counts.
         sums: (E, numeric fine bins) sums of values.
         expected: (E, T) what the baseline expects of as many samples at their hours, in the bins of the alarm.
 
     """
 
-    since: Floats
     bins: Ints
     sums: Floats
     expected: Floats
+
+
+class Starts(msgspec.Struct, frozen=True):
+    """Since when each bet has won: seconds since `origin`, for the statistics of `Evidence`.
+
+    It is where the statistic last was at most 1: if the bet is right, the likeliest moment for the drift to have begun.
+    """
+
+    origin: float
+    moves: Seconds
+    tilts: Seconds
+    rates: Seconds
+
+    def after(self, before: Evidence, begin: float) -> "Starts":
+        """The starts after a tick that began at a Unix time, with the evidence before it."""
+        seconds = np.int32(begin - self.origin)
+        return Starts(
+            self.origin,
+            np.where(before.moves <= 1.0, seconds, self.moves),
+            np.where(before.tilts <= 1.0, seconds, self.tilts),
+            np.where(before.rates <= 1.0, seconds, self.rates),
+        )
 
 
 class AlarmState(msgspec.Struct, frozen=True):
@@ -52,6 +78,8 @@ class AlarmState(msgspec.Struct, frozen=True):
         tolerance: (E, C) accepted divergences at the last tick.
         firing: (E, C) which alarms are on.
         fired: (E, C) Unix time at which they went on; NaN where they are off.
+        since: (E, C) Unix time at which what set them off began; NaN where they are off.
+        starts: of all bets.
         rise: what the evidence is made of.
 
     """
@@ -62,6 +90,8 @@ class AlarmState(msgspec.Struct, frozen=True):
     tolerance: Floats
     firing: NDArray[np.bool_]
     fired: Floats
+    since: Floats
+    starts: Starts
     rise: Rise
 
 
@@ -80,15 +110,22 @@ class Alarm:
         """No evidence yet; what was counted before is not held against anything."""
         expectation = self._expectations.at(self._expectations.hours(now))
         shape = expectation.tolerance.shape
+        evidence = detector.start(self._layout, shape[0])
         return AlarmState(
             seen=seen,
-            evidence=detector.start(self._layout, shape[0]),
+            evidence=evidence,
             bets=None,
             tolerance=expectation.tolerance,
             firing=np.zeros(shape, dtype=np.bool_),
             fired=np.full(shape, np.nan),
+            since=np.full(shape, np.nan),
+            starts=Starts(
+                now,
+                np.zeros(evidence.moves.shape, dtype=np.int32),
+                np.zeros(evidence.tilts.shape, dtype=np.int32),
+                np.zeros(evidence.rates.shape, dtype=np.int32),
+            ),
             rise=Rise(
-                since=np.full(shape, np.nan),
                 bins=np.zeros((shape[0], len(seen.bins)), dtype=np.int64),
                 sums=np.zeros((shape[0], len(seen.sums))),
                 expected=np.zeros((shape[0], len(expectation.shares))),
@@ -116,7 +153,12 @@ class Alarm:
         )
         level = evidence.log_evidence
         firing = level >= np.where(state.firing, log_threshold - CLEAR, log_threshold)
-        fired = np.where(firing, np.where(state.firing, state.fired, now), np.nan)
+        begun = firing & ~state.firing
+        fired = np.where(firing, np.where(begun, now, state.fired), np.nan)
+        starts = state.starts.after(before, now - TICK_SECONDS)
+        since = np.where(firing, state.since, np.nan)
+        for tier, column in np.argwhere(begun).tolist():
+            since[tier, column] = self._start(prepared.bets, evidence, starts, tier, column)
         expected = prepared.expectation.shares * self._layout.spread(self._layout.totals(counts))
         return AlarmState(
             seen=seen,
@@ -125,16 +167,30 @@ class Alarm:
             tolerance=prepared.expectation.tolerance,
             firing=firing,
             fired=fired,
-            rise=self._risen(state.rise, before.log_evidence > 0, bins, sums, expected, now - TICK_SECONDS),
+            since=since,
+            starts=starts,
+            rise=self._risen(state.rise, before.log_evidence > NOTABLE, bins, sums, expected),
         )
 
-    def _risen(
-        self, rise: Rise, rising: NDArray[np.bool_], bins: Ints, sums: Floats, expected: Floats, begin: float
-    ) -> Rise:
-        """The samples of a tick added where the evidence was rising already, and alone where it was not."""
+    def _start(self, bets: Bets, evidence: Evidence, starts: Starts, tier: int, column: int) -> float:
+        """The Unix time since when the bet has won that carries most of a column's evidence."""
+        span = slice(self._layout.offsets[column], self._layout.offsets[column + 1])
+        shape = max(float(bets.alternatives[tier, column]), 1.0)
+        shares = [(evidence.moves[tier, span] / shape, starts.moves[tier, span])]
+        if column < self._layout.ordered:
+            tilts, begun = (
+                array[column].reshape(len(bets.alternatives), -1)[tier] for array in (evidence.tilts, starts.tilts)
+            )
+            shares.append((tilts / shape, begun))
+        alternatives = np.maximum(bets.rate_alternatives[column, tier], 1.0)
+        shares.append((evidence.rates[column, tier] / alternatives[:, None], starts.rates[column, tier]))
+        _, start = max((float(share.max()), int(begun.flat[share.argmax()])) for share, begun in shares)
+        return starts.origin + start
+
+    def _risen(self, rise: Rise, rising: NDArray[np.bool_], bins: Ints, sums: Floats, expected: Floats) -> Rise:
+        """The samples of a tick added where the evidence was notable already, and alone where it was not."""
         numeric = rising[:, : len(self._numeric_sizes)]
         return Rise(
-            since=np.where(rising, rise.since, begin),
             bins=rise.bins * np.repeat(rising, self._sizes, axis=1) + bins,
             sums=np.where(np.repeat(numeric, self._numeric_sizes, axis=1), rise.sums, 0.0) + sums,
             expected=rise.expected * np.repeat(rising, self._layout.sizes, axis=1) + expected,

@@ -1,6 +1,9 @@
 """The bins of the drift alarm: the 13 exported ones of a numeric column, at most 23 of a categorical one."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from mlexporter.baseline import CategoricalColumn, NumericColumn
 from mlexporter.binning import Binner, alarm_starts
@@ -27,6 +30,7 @@ class AlarmBins:
             [int(offset) + start for offset, own in zip(binner.offsets, starts, strict=False) for start in own],
             dtype=np.int64,
         )
+        self._ends: Ints = binner.offsets[1:]
         ends = self.layout.offsets[1:]
         self._missing = ends - 1
         # out of range is two bins; new categories are one, and lie in `other` where the baseline cannot tell them apart
@@ -50,6 +54,14 @@ class AlarmBins:
     def counts(self, fine: Ints) -> Floats:
         """(T,) counts from the flat fine bins of the binner."""
         return np.add.reduceat(fine, self._starts).astype(np.float64) if len(self._starts) else np.empty(0)
+
+    def merged(self, fine: NDArray[Any], column: int) -> Floats:
+        """Fine numbers of one column, in the bins of the alarm.
+
+        The flat vector may end with the numeric columns, as that of sums does, if the column is one of them.
+        """
+        begin, end = self.layout.offsets[column], self.layout.offsets[column + 1]
+        return np.add.reduceat(fine[: self._ends[column]], self._starts[begin:end]).astype(np.float64)
 
     def rates(self, counts: Floats) -> Floats:
         """(..., C, 2) counts of missing and of strange values, from (..., T) counts."""

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Final
 
 from mlexporter.baseline import Column, NumericColumn
+from mlexporter.binning import ALARM_CATEGORIES, alarm_starts
 from mlexporter.categories import shorten
 
 BELOW: Final = "__below__"
@@ -30,6 +31,12 @@ def bin_labels(column: Column, *, export_names: bool = True) -> tuple[str, ...]:
     if not export_names or len(set(names)) != len(names):
         names = [f"{number:02d}" for number in range(1, len(names) + 1)]
     return (*names, OTHER, NEW, MISSING)
+
+
+def alarm_labels(column: Column, *, export_names: bool = True) -> tuple[str, ...]:
+    """Labels of the bins of the drift alarm: the exported ones, but for categories that it counts as other."""
+    labels = bin_labels(column, export_names=export_names)
+    return labels if len(alarm_starts(column)) == len(labels) else (*labels[:ALARM_CATEGORIES], *labels[-3:])
 
 
 def _interval(low: float, high: float) -> str:

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from mlexporter import __version__, baseline, decode
 from mlexporter.config import Config
+from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
 from mlexporter.samples import DecodeError, Reason, Rejection
 from mlexporter.slow_clients import BodyReader
@@ -274,6 +275,14 @@ def _flask_application(app: Application, store: Store, config: Config, clock: Ca
             content = orjson.dumps({"error": "no such model version, or no baseline yet; see /api/v1/status"})
             return flask.Response(content, status=404, mimetype="application/json")
         return flask.Response(baseline.encode(found), mimetype="application/json")
+
+    @web.get("/api/v1/models/<path:model>/versions/<path:version>/drift")
+    def model_drift(model: str, version: str) -> flask.Response:
+        content = drift_of(store.snapshot(), model, version)
+        if content is None:
+            content = {"error": "no such model version; see /api/v1/status"}
+            return flask.Response(_json(content), status=404, mimetype="application/json")
+        return flask.Response(_json(content), mimetype="application/json")
 
     @web.get("/")
     def landing() -> str:

@@ -95,9 +95,7 @@ def build_command(
             **{name.removeprefix("data_"): column for name, column in columns.items() if column is not None},
         )
         if names.time is None and given_zone is not None:
-            raise click.UsageError(
-                "--timezone is of use with --time-column only; name the column of the times"
-            )
+            raise click.UsageError("--timezone is of use with --time-column only; name the column of the times")
         dataset = open_dataset(data, names, zone_of(zone))
         _check_output(data, output)
         with _bars(dataset) as progress:
