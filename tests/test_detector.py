@@ -11,11 +11,11 @@ from scipy import stats
 import oracle
 from mlexporter import detector
 from mlexporter.detector import CAP, CLEAR, HALF_LIFE_TICKS, PRIOR_TICKS, Dispersion, Evidence, log_threshold
-from mlexporter.dictionary import RATE_FACTORS, SIZES, TILTS, Bets, Layout, make_bets, smoothed
+from mlexporter.dictionary import Bets, Layout, make_bets, smoothed
 from mlexporter.edges import Floats
 from test_dictionary import DECILES, TICKS, bets_of, layout_of, tables
 
-NO_CAP = 600.0
+NO_CAP = 250.0
 MONTH = 30 * 86400.0
 # accepts any rate, so that there is no bet on one
 ANY_RATE = 1.0
@@ -69,7 +69,7 @@ def test_vector_of_two_bets() -> None:
     assert [x + math.log(2) for x in components] == pytest.approx([3.696827330684845, -1.4656487458053828], rel=1e-9)
 
 
-@pytest.mark.parametrize(("columns", "expected"), [(1, 12.06), (10, 14.36), (100, 16.67), (300, 17.77), (1000, 18.97)])
+@pytest.mark.parametrize(("columns", "expected"), [(1, 12.06), (10, 14.36), (100, 16.67), (300, 17.76), (1000, 18.97)])
 def test_thresholds(columns: int, expected: float) -> None:
     assert round(log_threshold(columns, MONTH), 2) == expected
     # ten times as often is ln 10 less
@@ -121,7 +121,7 @@ def test_evidence_is_that_of_the_oracle(seed: int) -> None:
                     hits = [float(tick[column, kind]) / phi for tick, phi in zip(rate_ticks, ratios, strict=False)]
                     pairs = [[sum(counts) - k, k] for counts, k in zip(scaled, hits, strict=True)]
                     channels.append(oracle.log_evidence(bet_on, pairs)[-1])
-            assert len(channels) == (3 if column in (0, 2) else 2 if (column, tier) != (3, 0) else 1) or column == 3
+            assert len(channels) == 1 + (1.5 * accepted[column, tier] <= 0.95).sum()
             assert evidence.log_evidence[tier, column] == pytest.approx(oracle.log_mean(channels), rel=1e-9, abs=1e-9)
 
 
@@ -142,16 +142,17 @@ def expected_dispersions(ticks: Sequence[Sequence[float]]) -> list[float]:
 
 def test_columns_and_tiers_do_not_touch_each_other() -> None:
     random = np.random.default_rng(1)
-    both = layout_of([6], [4])
+    both = layout_of([6, 4])
     q = smoothed(both, random.integers(1, 900, 10).astype(float))
     ticks = random.integers(0, 9, (10, 10))
     eps, rate = np.array([[0.001, 0.002], [0.02, 0.03]]), np.full((2, 2, 2), 0.01)
     together = run(both, make_bets(both, q, eps, rate), ticks.tolist(), tiers=2)[-1]
-    first = run(layout_of([6]), make_bets(layout_of([6]), q[:6], eps[:1, :1], rate[:1, :1]), ticks[:, :6].tolist())
-    second = layout_of([], [4])
-    other = run(second, make_bets(second, q[6:], eps[1:, 1:], rate[1:, 1:]), ticks[:, 6:].tolist())
-    assert together.log_evidence[0, 0] == pytest.approx(first[-1].log_evidence.item(), rel=1e-12)
-    assert together.log_evidence[1, 1] == pytest.approx(other[-1].log_evidence.item(), rel=1e-12)
+    for column, size, bins in ((0, 6, slice(0, 6)), (1, 4, slice(6, 10))):
+        alone = layout_of([size])
+        own = slice(column, column + 1)
+        bets = make_bets(alone, q[bins], eps[own, own], rate[own, own])
+        found = run(alone, bets, ticks[:, bins].tolist())[-1].log_evidence.item()
+        assert together.log_evidence[column, column] == pytest.approx(found, rel=1e-12)
 
 
 def test_nothing_is_changed_in_place() -> None:
@@ -163,7 +164,7 @@ def test_nothing_is_changed_in_place() -> None:
     for name in Bets.__struct_fields__:
         np.testing.assert_array_equal(getattr(bets, name), getattr(kept, name))
     for name in ("moves", "tilts", "rates", "log_evidence"):
-        assert not np.array_equal(getattr(before, name), getattr(after, name)) or name == "rates"
+        assert not np.array_equal(getattr(before, name), getattr(after, name))
         np.testing.assert_array_equal(getattr(before, name), getattr(again[0], name))
 
 
@@ -259,25 +260,22 @@ def test_evidence_is_capped_and_clears_however_long_a_drift_lasts() -> None:
     assert (evidence.log_evidence < threshold - CLEAR).all()
 
 
-def test_huge_ticks_and_huge_caps_overflow_nothing() -> None:
+def test_huge_ticks_overflow_nothing() -> None:
     layout = layout_of([13], [4])
     q = smoothed(layout, np.array([*DECILES, 10, 9, 8, 0], dtype=float))
     bets = bets_of(layout, q, [[0.001, 0.001], [0.02, 0.02]])
-    for cap in (15.0, 1e6):
-        evidence = detector.start(layout, 2)
-        for counts in ([10**8, *[0] * 12, 0, 0, 0, 10**8], [0, 10**8, *[0] * 11, 10**8, 0, 0, 0]):
-            for _ in range(3):
-                hits = np.full((2, 2), 5e7)
-                evidence = detector.advance(layout, bets, evidence, np.array(counts, dtype=float), hits, cap)
-        assert np.isfinite(evidence.log_evidence).all()
-        assert (evidence.log_evidence <= min(cap, 600) + 1e-9).all()
-        assert (evidence.log_evidence > 14).all()
+    evidence = detector.start(layout, 2)
+    for counts in ([10**8, *[0] * 12, 0, 0, 0, 10**8], [0, 10**8, *[0] * 11, 10**8, 0, 0, 0]):
+        for _ in range(3):
+            hits = np.full((2, 2), 5e7)
+            evidence = detector.advance(layout, bets, evidence, np.array(counts, dtype=float), hits, 18.0)
+            assert evidence.log_evidence == pytest.approx(np.full((2, 2), 18.0))
 
 
 def test_no_bets_are_no_evidence() -> None:
     layout = layout_of([3], [2])
     bets = bets_of(layout, np.array([0.2, 0.3, 0.5, 0.5, 0.5]), [[math.inf, math.inf]], ANY_RATE)
-    (evidence,) = run(layout, bets, [[5, 0, 0, 5, 0]])
+    (evidence,) = run(layout, bets, [[5, 0, 0, 5, 0]], log_cap=18.0)
     assert (evidence.log_evidence < -600).all()
     assert np.isfinite(evidence.log_evidence).all()
 
@@ -335,7 +333,7 @@ def test_dispersion_of_independent_samples_is_1_however_few_they_are(n: list[int
 
 def test_dispersion_of_samples_that_come_in_clusters() -> None:
     """Dirichlet-multinomial ticks of 200 samples have the design effect (200 + a) / (1 + a), a the concentration."""
-    assert measured([200], (200 - 4) / 3) == pytest.approx(4.0, rel=0.06)
+    assert measured([200], (200 - 4) / 3) == pytest.approx(4.0, rel=0.1)
 
 
 def test_clusters_raise_no_alarm() -> None:
@@ -343,12 +341,12 @@ def test_clusters_raise_no_alarm() -> None:
     columns, random = 30, np.random.default_rng(8)
     layout, _, bets = watched(columns)
     threshold = log_threshold(100, MONTH)
-    level = normal_bins(0.0) + 1e-9
     evidence, alone = detector.start(layout, 2), detector.start(layout, 2)
     peak, peak_alone = -math.inf, -math.inf
     for _ in range(400):
-        p = random.dirichlet(65.3 * level, columns)
-        counts = random.multinomial(200, p / p.sum(axis=1, keepdims=True)).ravel().astype(float)
+        p = np.zeros((columns, 13))
+        p[:, 1:11] = random.dirichlet(np.full(10, 6.53), columns)  # 65.3 in all, see above
+        counts = random.multinomial(200, p).ravel().astype(float)
         none = np.zeros((columns, 2))
         evidence = detector.advance(layout, bets, evidence, counts, none, threshold + CAP)
         alone = detector.advance(layout, bets, alone, counts, none, threshold + CAP)
@@ -357,7 +355,3 @@ def test_clusters_raise_no_alarm() -> None:
         peak_alone = max(peak_alone, float(alone.log_evidence[0].max()))
     assert peak < threshold - CLEAR
     assert peak_alone > threshold
-
-
-# what the tests above take for granted of the numbers of bets
-assert (len(SIZES), len(TILTS), len(RATE_FACTORS)) == (5, 4, 6)

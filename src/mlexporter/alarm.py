@@ -27,12 +27,14 @@ Seconds = NDArray[np.int32]
 _QUARTER: Final = 900.0
 
 
+# Samples that explain evidence count half each time that there are so many.
+_FADING_ROWS: Final = 1000
 NOTABLE: Final = 4.0
 """Log evidence from which on samples are kept to explain it: more than a stream without drift reaches in weeks."""
 
 
 class Rise(msgspec.Struct, frozen=True):
-    """The samples since the log evidence was last under `NOTABLE`. E tiers, C columns.
+    """The samples since the log evidence was last under `NOTABLE`, the older ones fading. E tiers, C columns.
 
     Attributes:
         bins: (E, fine bins) counts.
@@ -41,7 +43,7 @@ class Rise(msgspec.Struct, frozen=True):
 
     """
 
-    bins: Ints
+    bins: Floats
     sums: Floats
     expected: Floats
 
@@ -126,7 +128,7 @@ class Alarm:
                 np.zeros(evidence.rates.shape, dtype=np.int32),
             ),
             rise=Rise(
-                bins=np.zeros((shape[0], len(seen.bins)), dtype=np.int64),
+                bins=np.zeros((shape[0], len(seen.bins))),
                 sums=np.zeros((shape[0], len(seen.sums))),
                 expected=np.zeros((shape[0], len(expectation.shares))),
             ),
@@ -189,11 +191,13 @@ class Alarm:
 
     def _risen(self, rise: Rise, rising: NDArray[np.bool_], bins: Ints, sums: Floats, expected: Floats) -> Rise:
         """The samples of a tick added where the evidence was notable already, and alone where it was not."""
-        numeric = rising[:, : len(self._numeric_sizes)]
+        rows = self._layout.totals(rise.expected)
+        kept = np.where(rising, np.where(rows > _FADING_ROWS, 0.5, 1.0), 0.0)
+        numeric = kept[:, : len(self._numeric_sizes)]
         return Rise(
-            bins=rise.bins * np.repeat(rising, self._sizes, axis=1) + bins,
-            sums=np.where(np.repeat(numeric, self._numeric_sizes, axis=1), rise.sums, 0.0) + sums,
-            expected=rise.expected * np.repeat(rising, self._layout.sizes, axis=1) + expected,
+            bins=rise.bins * np.repeat(kept, self._sizes, axis=1) + bins,
+            sums=rise.sums * np.repeat(numeric, self._numeric_sizes, axis=1) + sums,
+            expected=rise.expected * self._layout.spread(kept) + expected,
         )
 
     # -- bets by the hour ---------------------------------------------------------------------------------------------

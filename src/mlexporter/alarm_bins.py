@@ -51,7 +51,7 @@ class AlarmBins:
         self._singletons = np.array([count for _, count in complete], dtype=np.float64)
         self._new_columns = np.searchsorted(ends, self._new, side="right")
 
-    def counts(self, fine: Ints) -> Floats:
+    def counts(self, fine: NDArray[Any]) -> Floats:
         """(T,) counts from the flat fine bins of the binner."""
         return np.add.reduceat(fine, self._starts).astype(np.float64) if len(self._starts) else np.empty(0)
 

@@ -3,6 +3,7 @@
 import click
 
 from mlexporter import __version__
+from mlexporter.commands.backtest import backtest_command
 from mlexporter.commands.baseline import baseline_group
 from mlexporter.commands.check import check
 from mlexporter.commands.serve import serve
@@ -17,5 +18,6 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(baseline_group)
+main.add_command(backtest_command)
 main.add_command(check)
 main.add_command(demo_command, "demo")

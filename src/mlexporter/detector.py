@@ -18,8 +18,11 @@ import numpy as np
 from mlexporter.dictionary import MOVES, RATE_FACTORS, SIZES, TILTS, Bets, Layout
 from mlexporter.edges import Floats
 
-CAP: Final = 2.0
-"""Evidence is held this far over the threshold, so that an alarm can clear however long the drift lasted."""
+CAP: Final = 8.0
+"""Evidence is held this far over the threshold at most, so that an alarm can clear however long the drift lasted.
+
+It leaves room for ln R, by which the evidence of one of R replicas has to pass its threshold: some 400 of them.
+"""
 CLEAR: Final = 2.0
 """An alarm clears once the evidence is this far under the threshold."""
 TICK_SECONDS: Final = 15.0

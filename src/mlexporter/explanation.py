@@ -124,7 +124,7 @@ class _Explainer:
         case = self._case(tier, i)
         psi = float(self._psi[tier][i])
         return told | {
-            "samples": int(self._samples[tier][i]),
+            "samples": round(float(self._samples[tier][i])),
             "psi": psi if math.isfinite(psi) else None,
             "reasons": [msgspec.to_builtins(reason) for reason in self._reasons(case)],
             "bins": [

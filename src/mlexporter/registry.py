@@ -126,6 +126,10 @@ class Registry:
             if version.monitor is not None and version.monitor.alarm is not None
         )
 
+    def find(self, model: str, version: str) -> Version | None:
+        """A version by its names."""
+        return self._models.get(model, {}).get(version)
+
     def versions_of(self, model: str) -> list[Version]:
         """All versions of one model, oldest first."""
         return list(self._models[model].values())

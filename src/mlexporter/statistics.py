@@ -136,7 +136,7 @@ class _Group:
     def psi_valid(self) -> NDArray[np.bool_]:
         return self._psi_picks.valid
 
-    def psi_bins(self, fine: Ints) -> Ints:
+    def psi_bins(self, fine: NDArray[Number]) -> NDArray[Number]:
         """(C, B) values per decile or category."""
         # reduceat gives the element at the start where two starts are equal; both such bins are among those left out
         return self._psi_picks(np.add.reduceat(fine, self._psi_starts))
@@ -237,7 +237,7 @@ class Statistician:
         self._compute_ratios(bins, statistics)
         return WindowStatistics(**statistics)
 
-    def psi(self, reference: Reference, bins: Ints) -> Floats:
+    def psi(self, reference: Reference, bins: Floats) -> Floats:
         """(C,) population stability index of flat fine bins, however few samples are in them; NaN without any."""
         result = np.full(self._columns, np.nan)
         for group, baseline in zip(self._groups, self._prepare(reference).groups, strict=True):

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
 from mlexporter.budget import series_of
@@ -302,6 +303,12 @@ class Store:
             else frozenset(column for column, settings in config.columns.items() if not settings.export_names),
             alarm=version.alarm,
         )
+
+    def alarm(self, model: str, version: str) -> AlarmState | None:
+        """The drift alarm of a version after the last tick; None where it has none."""
+        with self._lock:
+            found = self._registry.find(model, version)
+            return found.alarm if found is not None else None
 
     def baseline(self, model: str, version: str) -> Baseline | None:
         """The baseline of a version as it stands; None where there is none yet, or no such version."""
