@@ -1,1 +1,1 @@
-"""A study of the drift alarm: false alarms, delays and the ends of alarms, with other tools' rules on the same streams."""
+"""A study of the drift alarm: false alarms, delays and the ends of alarms, with other tools' rules beside it."""

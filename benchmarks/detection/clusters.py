@@ -1,4 +1,4 @@
-"""Traffic whose samples come in clusters: sessions, batches, retries. And what the division by the dispersion is for."""
+"""Traffic whose samples come in clusters: sessions, batches, retries; and what the division by the dispersion does."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,9 @@ from benchmarks.detection.streams import (
 )
 from mlexporter.edges import Floats, Ints
 
+EARLY_TICKS = 100
+"""While the estimate of the dispersion is still held down by what it began with."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -31,8 +34,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Clustered:
-    """(2,) onsets of alarms, (2,) streams with one, per tier; and (C,) estimates of the dispersion."""
+    """(2,) onsets of alarms in the first 100 ticks and (2,) after them, (2,) streams with one, per tier; and (C,)
+    estimates of the dispersion.
+    """
 
+    early: Ints
     onsets: Ints
     streams: Ints
     dispersion: Floats
@@ -55,13 +61,13 @@ def watched(rng: Generator, size: Size, effect: float, *, divide: bool) -> Clust
     watch = Watch(normal_baseline(rng.normal(size=(size.streams, size.rows))), divide=divide)
     bins = NormalBins(watch.monitor.binner)
     shares = bins.shares()
-    onsets = np.zeros(2, dtype=np.int64)
+    onsets = np.zeros((2, 2), dtype=np.int64)
     before = ever = np.zeros((2, size.streams), dtype=np.bool_)
-    for _ in range(size.ticks):
+    for tick in range(size.ticks):
         firing = watch.count(bins.flat(clustered(rng, shares, effect)))
-        onsets += (firing & ~before).sum(axis=1)
+        onsets[int(tick >= EARLY_TICKS)] += (firing & ~before).sum(axis=1)
         before, ever = firing, ever | firing
-    return Clustered(onsets, ever.sum(axis=1), watch.state.evidence.dispersion.ratio)
+    return Clustered(onsets[0], onsets[1], ever.sum(axis=1), watch.state.evidence.dispersion.ratio)
 
 
 def run(report: Report, seed: int, size: Size) -> None:
@@ -70,7 +76,8 @@ def run(report: Report, seed: int, size: Size) -> None:
         "Clustered traffic",
         f"No drift, but the samples of a tick resemble each other: Dirichlet-multinomial counts whose variance is so "
         f"many times (the design effect) that of independent samples. {size.streams} streams, {size.ticks:,} ticks, "
-        f"{days:.1f} column-days, baselines of {size.rows:,} rows.",
+        f"{days:.1f} column-days, baselines of {size.rows:,} rows. Alarms: those that began in the first {EARLY_TICKS} "
+        "ticks + those that began later (streams with any).",
     )
     rows = []
     for effect in size.effects:
@@ -81,13 +88,17 @@ def run(report: Report, seed: int, size: Size) -> None:
                     number(effect),
                     "yes" if divide else "no",
                     f"{found.dispersion.mean():.2f}",
-                    *(f"{found.onsets[tier]} ({found.streams[tier] / size.streams:.0%})" for tier in (WARN, PAGE)),
+                    *(
+                        f"{found.early[tier]} + {found.onsets[tier]} ({found.streams[tier] / size.streams:.0%})"
+                        for tier in (WARN, PAGE)
+                    ),
                 )
             )
             if divide:
                 what = f"false alarms of both tiers in {days:.1f} column-days, design effect {number(effect)}"
-                report.goal(what, "0", str(found.onsets.sum()), met=not found.onsets.any())
+                onsets = int(found.early.sum() + found.onsets.sum())
+                report.goal(what, "0", str(onsets), met=not onsets)
     report.table(
-        ("design effect", "divided by it", "estimate, mean", "warnings (streams with one)", "pages (streams with one)"),
+        ("design effect", "divided by it", "estimate, mean", "warnings", "pages"),
         rows,
     )

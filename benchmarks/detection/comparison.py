@@ -100,7 +100,7 @@ class Size:
     rows: tuple[int, ...] = (1_000, 10_000, 100_000)
     columns: int = 100
     ticks: int = 1_800
-    streams: int = 50
+    streams: int = 100
     lead: int = 100
     changes: tuple[Change, ...] = CHANGES
 
@@ -139,7 +139,7 @@ def quiet(rng: Generator, values: Floats, ticks: int, *, peers: bool = True) -> 
 
 @dataclass(frozen=True)
 class Streams:
-    """Streams with baselines of their own, to be drifted again and again: (C, m) values, (C, 8) counts of categories."""
+    """Streams with baselines of their own, to be drifted again and again: (C, m) values; (C, 8) category counts."""
 
     values: Floats
     counts: Ints

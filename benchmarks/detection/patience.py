@@ -1,5 +1,6 @@
 """Mean ticks until a false alarm while the stream stays within the tolerance: at least A is promised."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,8 +57,9 @@ class Ball:
             optimize.brentq(lambda t, q=own, s=s, e=tolerance: np.log((q * np.exp(t * s)).sum()) - e, 0.0, 5.0)
             for own, s, tolerance in zip(q, scores, self._tolerance, strict=True)
         ]
-        p = q * np.exp(np.array(t)[:, None] * scores)
-        return p / p.sum(axis=1, keepdims=True)
+        p: Floats = q * np.exp(np.array(t)[:, None] * scores)
+        p /= p.sum(axis=1, keepdims=True)
+        return p
 
     def mean_scores(self) -> Floats:
         """Along these the mean moves."""
@@ -75,7 +77,7 @@ def walks(rng: Generator, ball: Ball) -> dict[str, Walk]:
     anywhere = ball.edge(rng.normal(size=up.shape))
 
     def wave(tick: int) -> Floats:
-        height = np.sin(2 * np.pi * tick / _PERIOD)
+        height = math.sin(2 * math.pi * tick / _PERIOD)
         return ball.centre + abs(height) * ((up if height > 0 else down) - ball.centre)
 
     return {
@@ -125,17 +127,20 @@ def run(report: Report, seed: int, size: Size) -> None:
     log_threshold = float(np.log(max(size.patience)))
     rows = []
     for tier, tier_name in ((WARN, "warn"), (PAGE, "page")):
+        least = np.full(len(size.patience), np.inf)
         for name, walk in walks(rng, Ball(Watch(baseline), tier)).items():
             first = first_ticks(rng, Watch(baseline, log_threshold=log_threshold), tier, walk, size)
-            cells = []
-            for patience, own in zip(size.patience, first, strict=True):
-                mean, alarms = mean_ticks(own, size.ticks)
-                shown = f"{number(mean)} ({alarms} alarms)" if alarms else f"over {number(mean)} (0 alarms)"
-                cells.append(shown)
-                what = f"mean ticks to a false alarm, A = {patience:,}, {tier_name}, {name}"
-                report.goal(what, f">= {patience:,}", shown, met=mean >= patience)
-            rows.append((tier_name, name, *cells))
+            means = [mean_ticks(own, size.ticks) for own in first]
+            least = np.minimum(least, [mean for mean, _ in means])
+            rows.append((tier_name, name, *(_shown(mean, alarms) for mean, alarms in means)))
+        for patience, mean in zip(size.patience, least.tolist(), strict=True):
+            what = f"{tier_name}: mean ticks to a false alarm within the tolerance, A = {patience:,}, worst stream"
+            report.goal(what, f">= {patience:,}", number(mean), met=mean >= patience)
     report.table(("tier", "stream", *(f"A = {patience:,}" for patience in size.patience)), rows)
+
+
+def _shown(mean: float, alarms: int) -> str:
+    return f"{number(mean)} ({alarms} alarm{'s' * (alarms > 1)})" if alarms else f"over {number(mean)} (no alarm)"
 
 
 def mean_ticks(first: Floats, ticks: int) -> tuple[float, int]:

@@ -143,7 +143,7 @@ class NumericPeers:
         return result
 
     def _steps(self, rows: Ints, size: int) -> tuple[Floats, Floats]:
-        """(C, size + 1) levels 0, 1/n, ... 1, 1, ... and the integral of the baseline's quantile function up to them."""
+        """(C, size + 1) levels 0, 1/n, ... 1, 1, ... and the integrals of the baseline's quantile function to them."""
         if self._steps_of is None or not np.array_equal(rows, self._steps_of[0]):
             steps = np.minimum(np.arange(size + 1) / rows[:, None], 1.0)
             whole = np.minimum(np.floor(steps * self._rows), self._rows - 1).astype(np.int64)

@@ -9,6 +9,7 @@ from benchmarks.detection.report import Report, median, number
 from benchmarks.detection.streams import PAGE, WARN, Generator, generator
 from mlexporter.edges import Floats
 
+WEEKS = Volume(days=28)
 HEIGHT = 0.3
 SHIFT = 0.5
 TIMES = ("history with times", "history without")
@@ -18,7 +19,7 @@ TIMES = ("history with times", "history without")
 class Size:
     """Volume, streams, live days, and hours of the day at which the drift begins."""
 
-    volume: Volume = Volume(days=28)
+    volume: Volume = WEEKS
     streams: int = 8
     days: int = 30
     hours: tuple[int, ...] = (0, 6, 12, 18)

@@ -133,7 +133,7 @@ def advance(
     n = layout.totals(counts) / dispersion
     scaled = counts / layout.spread(dispersion)
     moves = grown(evidence.moves, bets.moves * layout.spread(n)[:, None] + bets.moves_inside * scaled[:, None])
-    tilts = grown(evidence.tilts, np.matmul(bets.tilts, np.append(scaled, 0.0)[layout.matrix()][:, :, None])[:, :, 0])
+    tilts = grown(evidence.tilts, np.matmul(bets.tilts, np.append(scaled, 0.0)[layout.matrix][:, :, None])[:, :, 0])
     rates = grown(
         evidence.rates,
         bets.rates * n[:, None, None, None] + bets.rates_inside * (rate_counts / dispersion[:, None])[:, None, :, None],

@@ -49,40 +49,35 @@ _STEPS: Final = 100
 _CLOSE: Final = 1e-10
 
 
-class Layout(msgspec.Struct, frozen=True):
+class Layout:
     """Where the bins of the alarm lie in a flat vector, column after column, ordered columns first.
 
     Attributes:
         offsets: (C+1,) where each column's bins begin, and where the last ones end.
         ordered: N, the number of ordered columns. All their bins but the last one, which is for missing values, are
             in the order of the values.
+        sizes: (C,) number of bins per column.
+        matrix: (N, W) indices of the bins of the ordered columns; T where a column has fewer than W.
 
     """
 
-    offsets: Ints
-    ordered: int
-
-    @property
-    def sizes(self) -> Ints:
-        """(C,) number of bins per column."""
-        sizes: Ints = np.diff(self.offsets)
-        return sizes
+    def __init__(self, offsets: Ints, ordered: int) -> None:
+        self.offsets = offsets
+        self.ordered = ordered
+        self.sizes: Ints = np.diff(offsets)
+        sizes = self.sizes[:ordered]
+        places = np.arange(int(sizes.max(initial=0)))
+        index = offsets[:ordered, None] + places
+        self.matrix: Ints = np.where(places < sizes[:, None], index, offsets[-1])
 
     def spread(self, per_column: NDArray[Scalar]) -> NDArray[Scalar]:
         """(..., C) numbers per column as (..., T) numbers per bin."""
-        return np.repeat(per_column, self.sizes, axis=-1)
+        return per_column.repeat(self.sizes, axis=-1)
 
     def totals(self, flat: Floats) -> Floats:
         """(..., C) sums over the bins of (..., T) numbers."""
         totals: Floats = np.add.reduceat(flat, self.offsets[:-1], axis=-1)
         return totals
-
-    def matrix(self) -> Ints:
-        """(N, W) indices of the bins of the ordered columns; T where a column has fewer than W."""
-        sizes = self.sizes[: self.ordered]
-        width = int(sizes.max(initial=0))
-        index = self.offsets[: self.ordered, None] + np.arange(width)
-        return np.where(np.arange(width) < sizes[:, None], index, self.offsets[-1])
 
     def subset(self, columns: Ints) -> tuple["Layout", Ints]:
         """The layout of some columns, ascending, and the indices of their bins here."""
@@ -262,7 +257,7 @@ def normal_scores(q: Floats) -> tuple[Floats, Floats]:
 
 def _tilts(layout: Layout, q: Floats, tolerance: Floats) -> tuple[Floats, Floats]:
     """Bets that the mean or the variance moves: what they pay, and (E, N) how many there are."""
-    index = layout.matrix()
+    index = layout.matrix
     tiers, (columns, width) = len(tolerance), index.shape
     if not columns:
         return np.zeros((0, tiers * len(TILTS) * len(SIZES), width)), np.zeros((tiers, 0))
