@@ -168,7 +168,7 @@ class Streams:
                 firing[len(OURS) :] = others.tick(live)
             if since >= 0:
                 found[firing & np.isinf(found)] = (since + 1) * TICK_ROWS
-            if np.isfinite(found).all():
+            if np.isfinite(found if others else found[: len(OURS)]).all():
                 break
         if change.categorical:
             found[ALL.index("Wasserstein > 0.1 sd")] = np.nan
