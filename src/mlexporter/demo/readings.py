@@ -38,6 +38,7 @@ class Column:
     ks: float | None = None
     wasserstein: float | None = None
     missing: float | None = None
+    evidence: float | None = None
 
     @property
     def above_noise(self) -> bool:
@@ -47,10 +48,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """One scrape: samples counted since the exporter began, and the columns, features in their order first."""
+    """One scrape: samples counted since the exporter began, the columns, features in their order first, and the log
+    evidence at which a column alarms.
+    """
 
     samples: int
     columns: tuple[Column, ...]
+    threshold: float | None = None
+
+    def alarms(self, column: Column) -> bool:
+        """Whether a column pages."""
+        return self.threshold is not None and column.evidence is not None and column.evidence >= self.threshold
 
     @property
     def features(self) -> tuple[Column, ...]:
@@ -68,19 +76,23 @@ def parse(page: str, window: str) -> Readings:
 
     Raises ValueError where it is no such page.
     """
-    samples = 0
+    samples, threshold = 0, None
     found: dict[tuple[str, str], dict[str, float]] = {}
     for family in text_string_to_metric_families(page):
         for name, labels, value, *_ in family.samples:
+            if name == "mlexporter_drift_log_threshold" and labels.get("tier") == "page":
+                threshold = value
             if labels.get("model") != MODEL or labels.get("version") != VERSION:
                 continue
             if name == "mlexporter_samples_total":
                 samples = int(value)
+            elif name == "mlexporter_column_drift_log_evidence" and labels.get("tier") == "page":
+                found.setdefault((labels["role"], labels["column"]), {})["evidence"] = value
             elif name in _GAUGES and labels.get("window") == window:
                 found.setdefault((labels["role"], labels["column"]), {})[_GAUGES[name]] = value
     order = {("feature", name): place for place, name in enumerate(FEATURES)}
     keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
-    return Readings(samples, tuple(Column(role, name, **found[role, name]) for role, name in keys))
+    return Readings(samples, tuple(Column(role, name, **found[role, name]) for role, name in keys), threshold)
 
 
 def signs(column: Column, missing_before: Mapping[str, float]) -> list[str]:

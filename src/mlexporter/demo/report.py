@@ -20,7 +20,7 @@ _ARROW_ABSOLUTE = 0.004
 _HEADER = (
     f"{'column':<12}{'samples':>9} "
     + "".join(f"{name:>8} " for name in ("PSI", "noise", "JS", "KS", "W1"))
-    + "  missing"
+    + "  missing  evidence"
 )
 
 
@@ -51,7 +51,8 @@ def table(readings: Readings, before: Readings | None, missing_before: Mapping[s
             f"{cell(column.js, old.js, '.3f')}"
             f"{cell(column.ks, old.ks, '.3f')}"
             f"{cell(column.wasserstein, old.wasserstein, '.2f')}"
-            f" {cell(column.missing, old.missing, '.1%')}{_note(column, missing_before)}"
+            f" {cell(column.missing, old.missing, '.1%')}{cell(column.evidence, old.evidence, '.1f')}"
+            f"{_note(column, missing_before)}{_alarm(readings, column)}"
         )
         lines.append(line.rstrip())
     return lines
@@ -62,6 +63,10 @@ def _note(column: Column, missing_before: Mapping[str, float]) -> str:
         return "  moved" if column.above_noise else ""
     reasons = signs(column, missing_before)
     return click.style(f"  drift: {', '.join(reasons)}", fg="red", bold=True) if reasons else ""
+
+
+def _alarm(readings: Readings, column: Column) -> str:
+    return click.style("  PAGE", fg="red", bold=True) if readings.alarms(column) else ""
 
 
 def _arrows() -> tuple[str, str]:
@@ -104,6 +109,7 @@ def where_to_look(exporter: Address, model_server: Address, pid: int | None) -> 
   exporter      {exporter.url}/               (process {pid})
   metrics       {exporter.url}/metrics
   status        {exporter.url}/api/v1/status
+  alarms        {exporter.url}/api/v1/models/{MODEL}/versions/{VERSION}/drift
   model server  {model_server.url}/predict
 """)
 
