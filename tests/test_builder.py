@@ -18,6 +18,7 @@ from mlexporter.baseline import Baseline, CategoricalColumn, NumericColumn, enco
 from mlexporter.builder import build
 from mlexporter.columns import learn_column
 from mlexporter.commands.baseline import baseline_group
+from mlexporter.config import ColumnConfig
 from mlexporter.dataset import CHUNK_ROWS, DatasetError, open_dataset
 from mlexporter.edges import FINE_QUANTILES, Floats
 from mlexporter.samples import Role
@@ -134,7 +135,14 @@ def test_given_types(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("x,y,z\n" + "1,1,\n" * 60)
     baseline = build(
-        open_dataset(path), model="m", version="2", types={"x": "categorical", "y": "boolean", "z": "boolean"}
+        open_dataset(path),
+        model="m",
+        version="2",
+        settings={
+            "x": ColumnConfig(type="categorical"),
+            "y": ColumnConfig(type="boolean"),
+            "z": ColumnConfig(type="boolean"),
+        },
     )
     assert categorical(baseline, "x").counts == (60, 0, 0, 0)
     assert categorical(baseline, "y").counts == (0, 60, 0, 0, 0)

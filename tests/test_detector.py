@@ -319,7 +319,11 @@ def measured(n: Sequence[int], concentration: float | None, ticks: int = 150) ->
     layout = layout_of([], [5] * columns)
     state = Dispersion.start(layout)
     for _ in range(ticks):
-        p = np.tile(shares, (columns, 1)) if concentration is None else random.dirichlet(concentration * shares, columns)
+        p = (
+            np.tile(shares, (columns, 1))
+            if concentration is None
+            else random.dirichlet(concentration * shares, columns)
+        )
         state = state.after(layout, random.multinomial(random.choice(n, columns), p).ravel().astype(float))
     kept = 0.5 ** (1 / HALF_LIFE_TICKS)
     prior = PRIOR_TICKS * kept ** (ticks - 1)

@@ -64,7 +64,7 @@ def test_columns_learn_in_their_own_zones() -> None:
     assert (berlin.timezone, kathmandu.timezone) == ("Europe/Berlin", "Asia/Kathmandu")
     # what was 02:00 to 03:00 on one of eight days was not; and the last hours are of summer time
     assert rows_by_hour(berlin) == {hour: 80 * (7 if hour == 2 else 9 if hour == 1 else 8) for hour in range(24)}
-    assert rows_by_hour(kathmandu) == {hour: 640 for hour in range(24)}
+    assert rows_by_hour(kathmandu) == dict.fromkeys(range(24), 640)
     # in the bins of the alarm: below, two exported ones, above, missing
     assert berlin.hours[12] == (0, 0, 640, 0, 0)
     assert kathmandu.hours[12] == (0, 640, 0, 0, 0)

@@ -229,9 +229,7 @@ def within(q: Floats, eps: float, random: np.random.Generator) -> Floats:
 
 @settings(max_examples=25, deadline=None)
 @given(layouts(), st.integers(0, 2**32 - 1))
-def test_no_bet_wins_on_average_within_the_ball(
-    drawn: tuple[Layout, Floats, list[list[float]]], seed: int
-) -> None:
+def test_no_bet_wins_on_average_within_the_ball(drawn: tuple[Layout, Floats, list[list[float]]], seed: int) -> None:
     layout, q, eps = drawn
     bets = bets_of(layout, q, eps)
     random = np.random.default_rng(seed)

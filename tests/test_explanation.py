@@ -270,7 +270,9 @@ def test_shares_to_the_last_sample() -> None:
         assert told["samples"] == 800
         assert [own["live"] for own in told["bins"]] == pytest.approx([0, *shares])
         # half a row more in each of seven bins
-        assert [own["baseline"] for own in told["bins"]] == pytest.approx(np.array([0.5, *rows + 0.5, 0.5, 0.5]) / 4003.5)
+        assert [own["baseline"] for own in told["bins"]] == pytest.approx(
+            np.array([0.5, *rows + 0.5, 0.5, 0.5]) / 4003.5
+        )
     for told in stream.column("name").values():
         bins = [(own["bin"], own["live"], own["baseline"] * 4003) for own in told["bins"]]
         expected = [("Ann", 0.3, 2000.5), ("Bob", 0.6, 1500.5), ("Zoe", 0, 500.5), ("__other__", 0, 0.5),

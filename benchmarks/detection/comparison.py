@@ -163,7 +163,7 @@ class Streams:
         for since in range(-lead, change.ticks):
             live = (calm if since < 0 else change.draw)(rng, (len(self.values), TICK_ROWS), since)
             firing = np.zeros(found.shape, dtype=np.bool_)
-            firing[: len(OURS)] = watch.observe(batch(live))
+            firing[: len(OURS)] = watch.observe(batch(live))[:, -len(self.values) :]  # numbers come first
             if others and since > -WINDOW_TICKS:
                 firing[len(OURS) :] = others.tick(live)
             if since >= 0:

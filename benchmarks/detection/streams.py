@@ -44,14 +44,16 @@ def normal_baseline(values: Floats) -> Baseline:
 
 
 def category_baseline(counts: Ints) -> Baseline:
-    """The baseline of (C, 8) counts."""
+    """The baseline of (C, 8) counts, with a number that is always 0 before them: a model has numbers, too."""
+    rows = int(counts[0].sum())
     columns = tuple(
         categorical_column(
             Role.FEATURE, name_of(i), Tally(dict(zip(CATEGORIES, own.tolist(), strict=True)), 0, 0), boolean=False
         )
         for i, own in enumerate(counts)
     )
-    return sealed(Baseline(rows=int(counts[0].sum()), columns=columns))
+    number = numeric_column(Role.FEATURE, "number", np.zeros(rows), 0)
+    return sealed(Baseline(rows=rows, columns=(number, *columns)))
 
 
 def number_batch(values: Floats) -> Batch:
@@ -60,9 +62,10 @@ def number_batch(values: Floats) -> Batch:
 
 
 def category_batch(values: Floats) -> Batch:
-    """(C, n) categories by their numbers."""
+    """(C, n) categories by their numbers; and the number."""
     names = np.array(CATEGORIES, dtype=object)[values.astype(np.int64)]
-    return Batch(size=values.shape[1], features={name_of(i): own.tolist() for i, own in enumerate(names)})
+    features = {name_of(i): own.tolist() for i, own in enumerate(names)}
+    return Batch(size=values.shape[1], features={"number": [0.0] * values.shape[1], **features})
 
 
 class Watch:
