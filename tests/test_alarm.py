@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from conftest import baseline, categorical, numeric
 from mlexporter import alarm as alarm_module
 from mlexporter import detector
-from mlexporter.alarm import Alarm, AlarmState
+from mlexporter.alarm import NOTABLE, Alarm, AlarmState
 from mlexporter.baseline import Baseline, NumericColumn, Season
 from mlexporter.binning import Binner, Counts
 from mlexporter.config import ColumnConfig, DetectionConfig
@@ -77,7 +77,8 @@ def test_before_the_first_tick() -> None:
     assert (state.evidence.log_evidence == -np.inf).all()
     assert not state.firing.any()
     assert np.isnan(state.fired).all()
-    assert np.isnan(state.rise.since).all()
+    assert np.isnan(state.since).all()
+    assert not state.rise.bins.any()
     assert state.tolerance.shape == (2, 2)
     # what was counted before is not held against anything
     assert alarm.advance(state, before, 15.0, THRESHOLD) is state
@@ -124,7 +125,7 @@ def test_each_column_speaks_for_itself() -> None:
         plan = random.choice(["a", "b"], 50, p=[0.1, 0.9]).tolist()
         state = alarm.advance(state, stream.add(random.uniform(0, 1, 50), plan), 15.0 * tick, THRESHOLD)
     assert state.firing.tolist() == [[False, True], [False, True]]
-    assert (state.evidence.log_evidence[:, 1] == pytest.approx(THRESHOLD + CAP)).all()
+    assert state.evidence.log_evidence[:, 1] == pytest.approx([THRESHOLD + CAP] * 2)
 
 
 # -- on and off --------------------------------------------------------------------------------------------------------
@@ -178,41 +179,77 @@ def test_evidence_is_capped_by_the_threshold_and_clears() -> None:
 # -- what the evidence is made of --------------------------------------------------------------------------------------
 
 
-def test_the_rise_is_all_since_the_evidence_was_last_over_one() -> None:
-    """By hand, tick by tick, for both tiers and columns."""
-    alarm, stream, expected = made(PROFILE), Stream(PROFILE), expected_at(PROFILE).at(())
-    random = np.random.default_rng(4)
-    spans = [slice(0, 12), slice(12, 17)]
-    alarm_spans = [slice(0, 8), slice(8, 13)]
-    ticks: list[Counts] = []
-    kept: dict[tuple[int, int], list[int]] = {(tier, column): [] for tier in range(2) for column in range(2)}
+def drifting(ticks: int, drifts: list[range], seed: int = 4) -> list[tuple[AlarmState, Counts]]:
+    """The state before each tick, and the counts since the start after it; from time 0, each 15 seconds."""
+    alarm, stream, random = made(PROFILE), Stream(PROFILE), np.random.default_rng(seed)
     state = alarm.start(stream.seen, 0.0)
-    for tick in range(1, 80):
-        low = 0.3 if 20 < tick < 30 or tick > 60 else 0.0
-        over = state.evidence.log_evidence > 0
-        before = stream.seen
-        stream.add(random.uniform(low, 1, 40), random.choice(["a", "b"], 40, p=[0.6, 0.4]).tolist())
-        seen = stream.seen
+    found = []
+    for tick in range(1, ticks + 1):
+        low = 0.3 if any(tick in drift for drift in drifts) else 0.0
+        before = state
+        seen = stream.add(random.uniform(low, 1, 41), random.choice(["a", "b"], 41, p=[0.6, 0.4]).tolist())
         state = alarm.advance(state, seen, 15.0 * tick, THRESHOLD)
-        ticks.append(msgspec.structs.replace(seen, bins=seen.bins - before.bins, sums=seen.sums - before.sums))
-        for (tier, column), own in kept.items():
-            if not over[tier, column]:
-                own.clear()
-            own.append(tick)
-            rise = state.rise
-            assert rise.since[tier, column] == 15.0 * (own[0] - 1)
-            bins = sum(ticks[i - 1].bins[spans[column]] for i in own)
-            assert rise.bins[tier, spans[column]].tolist() == list(bins)
+        found.append((before, seen))
+    return [*found, (state, stream.seen)]
+
+
+def test_the_rise_is_made_of_the_samples_since_the_evidence_was_notable() -> None:
+    """Tick by tick, for both tiers and columns; the older half of more than 1,000 samples counts half."""
+    expected = expected_at(PROFILE).at(())
+    spans, alarm_spans = [slice(0, 13), slice(13, 18)], [slice(0, 8), slice(8, 13)]
+    found = drifting(120, [range(10, 14), range(60, 121)])
+    seen = Stream(PROFILE).seen
+    # per tier and column: rows, bins and sums
+    kept: dict[tuple[int, int], tuple[float, Floats, Floats]] = {
+        (tier, column): (0.0, np.zeros(1), np.zeros(1)) for tier in range(2) for column in range(2)
+    }
+    rising: list[int] = []
+    for (before, now), (after, _) in zip(found, found[1:], strict=False):
+        bins, sums, seen = now.bins - seen.bins, now.sums - seen.sums, now
+        rising.append(int((before.evidence.log_evidence > NOTABLE).sum()))
+        for (tier, column), (rows, own_bins, own_sums) in kept.items():
+            factor = 0.0 if before.evidence.log_evidence[tier, column] <= NOTABLE else 0.5 if rows > 1000 else 1.0
+            own = (factor * rows + 41, factor * own_bins + bins[spans[column]], factor * own_sums + sums)
+            kept[tier, column] = own
+            assert after.rise.bins[tier, spans[column]] == pytest.approx(own[1])
             share = expected.shares[alarm_spans[column]]
-            assert rise.expected[tier, alarm_spans[column]] == pytest.approx(share * 40 * len(own), rel=1e-9)
+            assert after.rise.expected[tier, alarm_spans[column]] == pytest.approx(share * own[0], rel=1e-9)
             if column == 0:
-                sums = sum(ticks[i - 1].sums for i in own)
-                assert rise.sums[tier] == pytest.approx(sums, rel=1e-9)
-        if tick in (20, 60):
-            assert min(map(len, kept.values())) == 1, "nothing rises where nothing drifts"
-    assert state.firing[0, 0]
-    # where the drift began, give or take a tick or two
-    assert kept[0, 0][0] == pytest.approx(61, abs=3)
+                assert after.rise.sums[tier] == pytest.approx(own[2], rel=1e-9)
+    assert rising[9] == 0
+    assert rising[-1] >= 2
+    assert max(rows for rows, _, _ in kept.values()) > 700
+
+
+def test_since_when_a_drift_has_lasted() -> None:
+    found = drifting(120, [range(61, 81)])
+    states = [state for state, _ in found]
+    on = [i for i, state in enumerate(states) if state.firing[0, 0]]
+    # it goes on once, after the 61st tick, and off once, after the 80th
+    assert on == list(range(on[0], on[-1] + 1))
+    assert 61 < on[0] < 72
+    assert 80 < on[-1] < 120
+    assert len({float(states[i].since[0, 0]) for i in on}) == 1
+    assert {float(states[i].fired[0, 0]) for i in on} == {15.0 * on[0]}
+    # the 61st tick begins at 900 s; chance may have favoured the bet a little earlier
+    assert states[on[0]].since[0, 0] == pytest.approx(900, abs=45)
+    for state in (*states[: on[0]], *states[on[-1] + 1 :]):
+        assert math.isnan(state.since[0, 0])
+    assert np.isnan([state.since[:, 1] for state in states]).all()
+
+
+def test_since_is_told_by_the_bet_that_wins_most() -> None:
+    """A third of the values is missing from the 41st tick on, which a bet on the rate knows from no tick before."""
+    alarm, stream, random = made(PROFILE), Stream(PROFILE), np.random.default_rng(6)
+    state = alarm.start(stream.seen, 1e9)
+    for tick in range(1, 60):
+        x = random.uniform(0, 1, 40)
+        if tick > 40:
+            x[:12] = np.nan
+        state = alarm.advance(state, stream.add(x), 1e9 + 15 * tick, THRESHOLD)
+        assert state.firing[:, 0].any() <= (tick > 40)
+    assert state.firing[:, 0].all()
+    assert (state.since[:, 0] - 1e9).tolist() == [600, 600]
 
 
 # -- hours -------------------------------------------------------------------------------------------------------------
@@ -313,7 +350,7 @@ def test_bets_of_the_next_hour_are_made_ahead_a_few_columns_a_tick(makings: list
     assert makings == [12, 4, 4, 2]
     at_once = ticked(made(profile), profile, MIDNIGHT + 3620)
     same_bets(ahead.bets, at_once.bets)
-    np.testing.assert_array_equal(ahead.evidence.log_evidence, at_once.evidence.log_evidence)
+    np.testing.assert_allclose(ahead.evidence.log_evidence, at_once.evidence.log_evidence, rtol=1e-9)
     # and what is left when the hour comes is made then: all ten, for nothing of the third hour was prepared
     del makings[:]
     late = ticked(alarm, profile, MIDNIGHT + 7220)

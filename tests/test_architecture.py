@@ -33,7 +33,7 @@ ALLOWED = {
     "statistics": "baseline binning drift edges",
     "dictionary": "edges",
     "detector": "dictionary edges",
-    # counts by the clock, still without one: what is expected of an hour, and the alarm that is held to it
+    # counts by the hour: what is expected of it, and the alarm that is held to that; the clock is an argument
     "alarm_bins": "baseline binning dictionary edges",
     "history": "alarm_bins baseline dictionary drift edges timezones",
     "diary": "alarm_bins baseline binning config edges history timezones",
@@ -43,27 +43,34 @@ ALLOWED = {
     "columns": "baseline binning categories edges samples",
     "learning": "baseline binning categories columns samples statistics",
     "dataset": "categories columns config decode edges samples scalars timezones",
-    "builder": "baseline binning columns config daily dataset diary edges history",
-    "show": "baseline categories drift edges",
+    "daily": "baseline binning categories config dataset diary drift edges history",
+    "builder": "baseline binning columns config daily dataset edges",
+    "terminal": "",
+    "show": "baseline categories drift edges terminal",
+    "show_alarm": "baseline binning config expectation history statistics terminal",
     # state, and what it hands out
     "snapshot": "alarm baseline binning config edges expectation samples statistics",
     "budget": "baseline",
     "registry": "alarm baseline binning budget config diary edges learning samples snapshot window",
-    "store": "baseline binning budget config detector diary edges history learning registry samples snapshot",
+    "store": "alarm baseline binning budget config detector diary edges history learning registry samples snapshot",
+    # recorded samples through all of it
+    "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text
-    "labels": "baseline categories",
+    "labels": "baseline binning categories",
     "exposition": "alarm baseline binning edges expectation labels metrics snapshot statistics",
+    "explanation": "alarm alarm_bins dictionary edges expectation labels snapshot",
     "status": "baseline snapshot statistics",
     "telemetry": "metrics samples",
     # HTTP
     "crew": "",
     "slow_clients": "crew decode samples",
-    "server": "baseline config decode exposition samples slow_clients status store telemetry",
+    "server": "baseline config decode explanation exposition samples slow_clients status store telemetry",
     "serving": "crew logs server slow_clients store",
     "logs": "",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "baseline budget builder config crew dataset logs scalars server serving show slow_clients store telemetry"
+        "backtest baseline budget builder columns config crew dataset expectation logs scalars server serving "
+        "show show_alarm slow_clients store telemetry terminal timezones"
     ),
     "cli": "commands demo",
     "__main__": "cli",

@@ -20,6 +20,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
 
 X57 = "x" * 57
 TEXT = "text of 1 to 128 characters without control characters"
+ZONE = "an IANA name such as Europe/Berlin or UTC"
 UNITS = ", in units w, d, h, m, s, ms, largest first, such as 7d or 1h30m"
 SIZE = "a size from 1KiB to 1GiB: bytes, or a number with B, kB, MB, GB, KiB, MiB or GiB"
 LIST = 'a list, each item on a line of its own after "- " or all of them in [brackets]'
@@ -30,6 +31,13 @@ NO_BASELINE = (
 )
 
 BAD: dict[str, list[str]] = {
+    "alarm_of_a_column": [
+        "5:51: models[0].columns.age.page_tolerance: 0.04 is under warn_tolerance, 0.05; pages are for larger drift",
+        "6:30: models[0].columns.plan.warn_tolerance: 11 is out of range; use a number from 0 to 10",
+        "6:50: models[0].columns.plan.page_tolerance: -1 is out of range; use a number from 0 to 10",
+        '7:24: models[0].columns.income.season: "yearly" is not a boolean; use true or false',
+        f"7:42: models[0].columns.income.timezone: is a list; use {ZONE}",
+    ],
     "alias_to_itself": [
         f"1:9: models[0]: is a list; use {MAPPING}",
     ],
@@ -41,6 +49,9 @@ BAD: dict[str, list[str]] = {
     ],
     "colon": [
         '2:16: not valid YAML: a ":" where none may stand; check indentation, and quote text with ": "',
+    ],
+    "column_of_time_twice": [
+        '4:34: models[0].data.time: "ts" is the column of prediction already; name another',
     ],
     "column_type": [
         '5:25: models[0].columns["fee (EUR)"].type: "money" is not one of numeric, categorical, boolean',
@@ -174,6 +185,12 @@ BAD: dict[str, list[str]] = {
         "1:29: detection.warn_tolerance: page_tolerance 0.02 is not above warn_tolerance 0.05; "
         "pages are for larger drift",
     ],
+    "timezones": [
+        '5:23: models[0].columns.age.timezone: "Europe/Berlim" is no time zone; did you mean Europe/Berlin? '
+        f"accepted is {ZONE}",
+        f'6:24: models[0].columns.plan.timezone: "../UTC" is no time zone; accepted is {ZONE}',
+        f'7:23: detection.timezone: "CEST" is no time zone; accepted is {ZONE}',
+    ],
     "two_documents": [
         "2:1: not valid YAML: a second document begins; leave one in the file",
     ],
@@ -266,11 +283,13 @@ def test_everything() -> None:
     assert model.columns == {
         "plan": ColumnConfig(type="categorical"),
         "postcode": ColumnConfig(type="categorical", export_names=False),
-        "monthly fee (EUR)": ColumnConfig(type="numeric"),
+        "monthly fee (EUR)": ColumnConfig(type="numeric", warn_tolerance=0.01, page_tolerance=0.1),
+        "age": ColumnConfig(warn_tolerance=0.05, page_tolerance=0.05, season=False),
+        "basket": ColumnConfig(page_tolerance=10.0, season=True, timezone="America/New_York"),
     }
-    assert msgspec.structs.astuple(model.data) == ("score", "churned", "request_id", "model_version", "took")
+    assert msgspec.structs.astuple(model.data) == ("score", "churned", "request_id", "model_version", "took", "sent_at")
     assert read.windows == (Window(300, "5m"), Window(5400, "1h30m"), Window(86400, "24h"), Window(604800, "1w"))
-    assert msgspec.structs.astuple(read.detection) == (90 * 86400, 0.002, 0.05)
+    assert msgspec.structs.astuple(read.detection) == (90 * 86400, 0.002, 0.05, "Europe/Berlin")
     assert msgspec.structs.astuple(read.discovery) == (True, 5000, 604800, 4, 100)
     assert msgspec.structs.astuple(read.limits) == (32 * 1024**2, 20000, 3)
 

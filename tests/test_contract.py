@@ -174,6 +174,7 @@ def _application() -> Application:
     plans = ",".join(['"pro"'] * 2000)
     body = f'{{"model":"churn","columns":{{"features":{{"age":[{ages}],"plan":[{plans}]}},"prediction":[{ages}]}}}}'
     assert call(application, "POST", "/v1/samples", body.encode())[0] == 200
+    store.tick()  # the drift alarm has looked at them
     return application
 
 

@@ -495,16 +495,18 @@ def test_table_shows_numbers_and_where_they_went() -> None:
     after = Readings(
         1_200,
         (
-            Column("feature", "temp", 1_200, 0.5, 0.01, 0.2, 0.3, 1.25, 0.01),
-            Column("prediction", "prediction", 1_200, 0.03, 0.01),
+            Column("feature", "temp", 1_200, 0.5, 0.01, 0.2, 0.3, 1.25, 0.01, evidence=14.5),
+            Column("prediction", "prediction", 1_200, 0.03, 0.01, evidence=14.2),
         ),
+        threshold=14.4,
     )
     header, temp, prediction = report.table(after, before, {"temp": 0.0})
     assert "PSI" in header
     up = report._arrows()[0]
-    assert temp.split()[:8] == ["temp", "1,200", f"0.5000{up}", "0.0100", "0.200", "0.300", "1.25", "1.0%"]
+    assert temp.split()[:9] == ["temp", "1,200", f"0.5000{up}", "0.0100", "0.200", "0.300", "1.25", "1.0%", "14.5"]
     assert "drift: PSI" in temp
-    assert prediction.split() == ["prediction", "1,200", "0.0300", "0.0100", "-", "-", "-", "-", "moved"]
+    assert "PAGE" in temp
+    assert prediction.split() == ["prediction", "1,200", "0.0300", "0.0100", "-", "-", "-", "-", "14.2", "moved"]
 
 
 @pytest.mark.parametrize(("psi", "words"), [(0.005, "did not move"), (0.03, "moved a little"), (0.5, "moved clearly")])

@@ -48,13 +48,14 @@ def test_no_drift_no_alarm(rows: int) -> None:
         (WARN, "variance x 1.5"),
         (WARN, "2 % missing"),
         (WARN, "10 % missing"),
+        (WARN, "category + 20 points"),
         (PAGE, "0.5 sd"),
         (PAGE, "1 sd"),
     ],
 )
 def test_drift_is_found_soon(tier: int, name: str) -> None:
     rng = generator()
-    (change,) = [change for change in comparison.CHANGES if change.name == name]
+    (change,) = [change for change in (*comparison.CHANGES, *comparison.MORE_CHANGES) if change.name == name]
 
     samples = streams(rng).delays(rng, change, lead=50, peers=False)
 

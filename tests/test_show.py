@@ -4,10 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from mlexporter.baseline import Baseline, CategoricalColumn, Column, NumericColumn, sealed
+from mlexporter.baseline import Baseline, CategoricalColumn, Column, Days, NumericColumn, Season, Variation, sealed
+from mlexporter.binning import alarm_starts
 from mlexporter.columns import learn_column
+from mlexporter.config import ColumnConfig, DetectionConfig
 from mlexporter.samples import Role
 from mlexporter.show import WIDTH, render, warnings
+from mlexporter.show_alarm import alarm_table
 
 
 def baseline(*columns: Column, rows: int = 1000, **fields: object) -> Baseline:
@@ -41,7 +44,7 @@ def test_whole_page() -> None:
     lines = page.splitlines()
     assert lines[:4] == ["model    churn", "version  7", "rows     1,000", "columns  4"]
     assert lines[4].startswith("hash     ")
-    assert lines[5:8] == ["source   file", "format   1", ""]
+    assert lines[5:8] == ["source   file", "format   2", ""]
     assert lines[8:] == [
         "role        name        type         rows missing               min mean   sd  max bins  shape",
         # half of the values are 0, which has a bin of its own; the others lie evenly from 1 to 500
@@ -151,3 +154,85 @@ def test_warnings() -> None:
 
 def test_provisional() -> None:
     assert "source   learned, provisional\n" in render(baseline(source="learned", provisional=True))
+
+
+# -- the table of the alarm --------------------------------------------------------------------------------------------
+
+HEADINGS = ["role", "name", "season", "days", "warn", "page", "days", "beyond", "(and", "how", "far)"]
+NONE = Variation(typical=0.0, usual=0.0)
+
+
+def amount(name: str = "amount", rows: int = 40_000) -> Column:
+    """Ten bins with as many rows each."""
+    return column([float(i % 10) for i in range(rows)], name)
+
+
+def with_days(of: Column, divergence: Variation, *beyond: tuple[str, float]) -> Column:
+    days = Days(count=30, divergence=divergence, missing=NONE, strange=NONE, beyond=beyond)
+    return msgspec.structs.replace(of, days=days)
+
+
+def seasonal(of: Column, rows: Sequence[int]) -> Column:
+    """With so many rows at each hour, spread evenly over ten bins."""
+    empty = len(alarm_starts(of)) - 12
+    hours = tuple((0, *[count // 10] * 10, *[0] * (empty + 1)) for count in rows)
+    return msgspec.structs.replace(of, season=Season(timezone="Europe/Berlin", hours=hours))
+
+
+def alarm_cells(
+    *columns: Column, detection: DetectionConfig | None = None, **settings: ColumnConfig
+) -> dict[str, list[str]]:
+    """The cells of each line of the table, by the name of the column."""
+    headings, *lines = alarm_table(baseline(*columns), detection or DetectionConfig(), settings)
+    assert headings.split() == HEADINGS
+    return {cells[1]: cells for cells in map(str.split, lines)}
+
+
+def test_alarm_table_of_a_baseline_without_times() -> None:
+    plan = column(["free", "pro"] * 20_000, "plan")
+    score = column([0.25, 0.75] * 20_000, "prediction", Role.PREDICTION)
+    assert alarm_table(baseline(amount(), plan, score), DetectionConfig(), {}) == [
+        "role        name        season  days    warn    page  days beyond (and how far)",
+        "feature     amount      -          -  0.0010  0.0200",
+        "feature     plan        -          -  0.0010  0.0200",
+        "prediction  prediction  -          -  0.0010  0.0200",
+    ]
+
+
+def test_alarm_table_tells_what_is_accepted() -> None:
+    small, wild = amount("small", 1000), with_days(amount("wild"), Variation(typical=0.01, usual=0.05))
+    shown = alarm_cells(small, wild)
+    # chi-square with 12 degrees of freedom at 0.999 is 32.909; over 2 x 1,000
+    assert shown["small"][2:] == ["-", "-", "0.0165", "0.0200"]
+    # the 95 % quantile of the days; and the median plus three times the way to it
+    assert shown["wild"][2:] == ["-", "30", "0.0500", "0.1300"]
+    own = ColumnConfig(warn_tolerance=0.002, page_tolerance=0.3)
+    assert alarm_cells(small, wild, wild=own, small=own)["wild"][4:] == ["0.0020", "0.3000"]
+    assert alarm_cells(small, wild, wild=own, small=own)["small"][4:] == ["0.0165", "0.3000"]
+    calm = DetectionConfig(warn_tolerance=0.07, page_tolerance=0.1)
+    assert alarm_cells(small, wild, detection=calm)["wild"][4:] == ["0.0700", "0.1300"]
+
+
+def test_alarm_table_lists_the_worst_days_in_order() -> None:
+    days = [(f"2026-01-{day:02}", off) for day, off in enumerate([0.3, 0.02, 1.8213, 0.03, 0.04, 0.05], start=1)]
+    few, many = alarm_table(
+        baseline(with_days(amount("few"), NONE, *days[:2]), with_days(amount("many"), NONE, *days)),
+        DetectionConfig(),
+        {},
+    )[1:]
+    assert few.endswith("  2026-01-01 (0.3), 2026-01-02 (0.02)")
+    assert many.endswith("  2026-01-01 (0.3), 2026-01-03 (1.82), 2026-01-05 (0.04), 2026-01-06 (0.05) and 2 more")
+
+
+def test_alarm_table_of_a_column_with_a_season() -> None:
+    # three hours with few rows do not move the median of the hours: 32.909 over 2 x 5,000
+    wave = seasonal(amount("wave", 105_600), [*[200] * 3, *[5000] * 21])
+    assert alarm_cells(wave)["wave"][2:] == ["Europe/Berlin", "-", "0.0033", "0.0200"]
+    assert alarm_cells(wave, wave=ColumnConfig(season=False))["wave"][2:] == ["-", "-", "0.0010", "0.0200"]
+
+
+def test_alarm_table_is_safe_to_print() -> None:
+    page = "\n".join(alarm_table(baseline(column([1.0, 2.0] * 100, "odd\x1b[31m" * 20)), DetectionConfig(), {}))
+    assert "\x1b" not in page
+    assert "odd?[31m" in page
+    assert "\u2026" in page

@@ -11,12 +11,21 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Clock, baseline, bin_counts, categorical, numeric
+from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline, NumericColumn
 from mlexporter.binning import Binner, Counts
-from mlexporter.config import ColumnConfig, Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
+from mlexporter.config import (
+    ColumnConfig,
+    Config,
+    DetectionConfig,
+    DiscoveryConfig,
+    LimitsConfig,
+    ModelConfig,
+    Window,
+)
 from mlexporter.learning import Learner
 from mlexporter.samples import Batch, Reason, Role
-from mlexporter.snapshot import VersionSnapshot
+from mlexporter.snapshot import Monitor, VersionSnapshot
 from mlexporter.store import FOLD_BATCHES, FOLD_BYTES, FOLD_ROWS, Store
 
 EDGES = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0)
@@ -657,3 +666,239 @@ def test_roles_are_told_apart() -> None:
     store = Store(Config(models=(ModelConfig(name="m", version="1"),)), {("m", "1"): profile}, Clock())
     store.observe([Batch(1, {"prediction": ["a"]}, model="m", prediction=[0.5], label=["b"])])
     assert bins(store) == [0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]
+
+
+# -- the drift alarm ---------------------------------------------------------------------------------------------------
+
+
+def alarm_of(store: Store, version: str = "1", model: str = "m") -> AlarmState:
+    found = store.alarm(model, version)
+    assert found is not None
+    assert find(store, version, model).alarm is found
+    return found
+
+
+def told(state: AlarmState) -> int:
+    """The number of samples of the last tick."""
+    return int(state.evidence.dispersion.previous[:8].sum())
+
+
+def drifted(rows: int, seed: int = 0, *, version: str | None = None) -> Batch:
+    x: list[object] = np.random.default_rng(seed).normal(3, 1, rows).tolist()
+    return Batch(rows, {"x": x, "plan": ["pro"] * rows}, model="m", version=version)
+
+
+def steady(rows: int, seed: int = 0, *, version: str | None = None) -> Batch:
+    """As PROFILE has it."""
+    random = np.random.default_rng(seed)
+    plan: list[object] = random.choice(["pro", "free"], rows, p=[0.6, 0.4]).tolist()
+    return Batch(rows, {"x": random.normal(0, 1, rows).tolist(), "plan": plan}, model="m", version=version)
+
+
+def test_only_ticks_with_samples_change_an_alarm() -> None:
+    clock = Clock()
+    store = configured(clock)
+    assert store.alarm("m", "1") is None
+    store.tick()
+    first = alarm_of(store)
+    assert (first.evidence.log_evidence == -np.inf).all()
+    # neither scrapes, nor ticks without samples, nor samples before the tick
+    for _ in range(5):
+        store.snapshot()
+        clock.now += 15
+        store.tick()
+        assert alarm_of(store) is first
+    store.observe([drifted(70)])
+    store.snapshot()
+    assert alarm_of(store) is first
+    # one tick, however late, with all that came since the last one; before the first one, too
+    clock.now += 3600
+    store.observe([drifted(30, 1)])
+    store.tick()
+    second = alarm_of(store)
+    assert told(second) == 100
+    assert second.firing.all()
+    assert (second.fired == clock.now).all()
+    for _ in range(5):
+        clock.now += 15
+        store.tick()
+        store.snapshot()
+        assert alarm_of(store) is second
+    assert store.alarm("m", "2") is store.alarm("x", "1") is None
+
+
+def test_samples_from_before_the_first_tick_count() -> None:
+    store = configured(Clock())
+    store.observe([drifted(40)])
+    store.tick()
+    assert told(alarm_of(store)) == 40
+
+
+def test_a_rollout_has_evidence_of_its_own() -> None:
+    clock = Clock()
+    store = configured(clock)
+    for tick in range(20):
+        store.observe([steady(50, tick), drifted(50, tick, version="2")])
+        clock.now += 15
+        store.tick()
+    first, second = alarm_of(store), alarm_of(store, "2")
+    assert not first.firing.any()
+    assert second.firing.all()
+    assert (told(first), told(second)) == (50, 50)
+    # of the same baseline: they share what is bet
+    assert first.bets is second.bets
+
+
+def test_the_threshold_is_for_all_columns_that_are_watched() -> None:
+    def threshold(store: Store) -> float:
+        found = store.snapshot().log_threshold
+        assert found is not None
+        return found
+
+    store = configured(Clock(), "1", "2")
+    assert threshold(store) == pytest.approx(np.log(2 * 2 * 30 * 5760))
+    store.observe([numbers(1, version="3")])
+    assert threshold(store) == pytest.approx(np.log(3 * 2 * 30 * 5760))
+    detection = DetectionConfig(false_alarm_every=3600.0)
+    hourly = Store(
+        Config(models=(ModelConfig(name="m"),), detection=detection), {("m", "unversioned"): PROFILE}, Clock()
+    )
+    assert threshold(hourly) == pytest.approx(np.log(2 * 240))
+    # none of a model that still learns
+    learning = discovering(Clock())
+    learning.observe([numbers(LEARN)])
+    assert learning.snapshot().log_threshold is None
+    learning.tick()
+    assert learning.alarm("m", "unversioned") is None
+
+
+def test_tolerances_are_those_of_the_configuration() -> None:
+    columns = {"plan": ColumnConfig(warn_tolerance=0.5, page_tolerance=0.6)}
+    config = Config(
+        models=(ModelConfig(name="m", version="1", columns=columns),),
+        detection=DetectionConfig(warn_tolerance=0.1, page_tolerance=0.4),
+    )
+    store = Store(config, {("m", "1"): PROFILE}, Clock())
+    store.observe([drifted(40)])
+    store.tick()
+    assert alarm_of(store).tolerance.tolist() == [[0.1, 0.5], [0.4, 0.6]]
+    assert alarm_of(store).firing.tolist() == [[True, False], [True, False]]
+
+
+def test_a_model_that_learns_is_not_held_against_what_it_learns_from() -> None:
+    clock = Clock()
+    store = discovering(clock)
+    # it drifts while it learns, and a rollout of it does
+    for tick in range(20):
+        store.observe([steady(50, tick, version="1"), drifted(50, 100 + tick, version="1")])
+        if tick >= 5:  # by then there is a baseline, though it is not frozen
+            store.observe([drifted(20, 200 + tick, version="2")])
+        clock.now += 15
+        store.tick()
+        assert store.alarm("m", "1") is store.alarm("m", "2") is None
+    assert learned(store, "1").provisional
+    clock.now += PERIOD
+    store.tick()
+    assert not learned(store, "1").provisional
+    for version in "12":
+        assert (alarm_of(store, version).evidence.log_evidence == -np.inf).all()
+    store.observe([drifted(30, 300, version="1"), drifted(10, 301, version="2")])
+    clock.now += 15
+    store.tick()
+    first, second = alarm_of(store, "1"), alarm_of(store, "2")
+    assert (first.seen.rows, second.seen.rows) == (20 * 100 - LEARN + 30, 15 * 20 + 10)
+    assert first.evidence.dispersion.previous.sum() == 2 * 30
+    assert second.evidence.dispersion.previous.sum() == 2 * 10
+
+
+def test_samples_that_come_while_a_baseline_freezes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not in the baseline, so they are held against it; each once."""
+    clock = Clock()
+    store = discovering(clock)
+    store.observe([steady(LEARN + 200, 1, version="1"), steady(50, 2, version="2")])
+    frozen = Monitor.frozen
+
+    def busy(self: Monitor, *args: object) -> Monitor:
+        store.observe([steady(40, 3, version="1"), steady(30, 4, version="2")])
+        store.snapshot()
+        return frozen(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Monitor, "frozen", busy)
+    clock.now += PERIOD
+    store.tick()
+    assert learned(store, "1").rows == LEARN + 200
+    assert not learned(store, "1").provisional
+    # the alarm begins with what the baseline has not seen
+    assert alarm_of(store, "1").evidence.dispersion.previous.sum() == 2 * 40
+    # of another version nothing is in it, and what came before there was one is held against nothing
+    assert (alarm_of(store, "2").evidence.log_evidence == -np.inf).all()
+    assert alarm_of(store, "2").seen.rows == 80
+    store.observe([steady(5, 5, version="1"), steady(6, 6, version="2")])
+    store.tick()
+    assert alarm_of(store, "1").evidence.dispersion.previous.sum() == 2 * 5
+    assert alarm_of(store, "2").evidence.dispersion.previous.sum() == 2 * 6
+
+
+@pytest.mark.parametrize(("days", "rows", "knows"), [(7, 8, True), (6.9, 8, False), (7, 1, False)])
+def test_a_model_that_learns_for_a_week_learns_its_season(days: float, rows: int, knows: bool) -> None:
+    """If there is enough of it: a day with fewer than 200 rows tells nothing."""
+    clock = Clock(1_700_006_400.0)  # midnight UTC
+    discovery = DiscoveryConfig(enabled=True, learn_samples=200, learn_period=days * 86_400.0)
+    columns = {"zone": ColumnConfig(season=True, timezone="Asia/Kathmandu"), "flat": ColumnConfig(season=False)}
+    config = Config(models=(ModelConfig(name="m", columns=columns),), windows=WINDOWS, discovery=discovery)
+    store = Store(config, {}, clock)
+    random = np.random.default_rng(9)
+
+    def send(n: int) -> None:
+        x: list[object] = random.normal(np.sin(clock.now % 86_400 / 86_400 * 2 * np.pi), 1, n).tolist()
+        still: list[object] = random.normal(0, 1, n).tolist()
+        store.observe([Batch(n, {"wave": x, "zone": still, "flat": x, "still": still}, model="m")])
+
+    send(200)
+    store.tick()
+    for _ in range(7 * 96):
+        clock.now += 900
+        send(rows)
+        store.tick()
+    profile = learned(store)
+    assert not profile.provisional
+    seasons = {column.name: column.season for column in profile.columns}
+    assert {name for name, season in seasons.items() if season is not None} == ({"wave", "zone"} if knows else set())
+    assert {column.days is not None for column in profile.columns} == {knows}
+    if not knows:
+        return
+    wave, zone = seasons["wave"], seasons["zone"]
+    assert wave is not None
+    assert zone is not None
+    assert (wave.timezone, zone.timezone) == ("UTC", "Asia/Kathmandu")
+    # what was counted is in the profiles; the samples that the bins come from had no hour yet
+    assert sum(map(sum, wave.hours)) == sum(map(sum, zone.hours)) == 7 * 96 * rows
+    assert sum(next(column.counts for column in profile.columns)) == 7 * 96 * rows + 200
+    state = alarm_of(store, "unversioned")
+    assert (state.evidence.log_evidence == -np.inf).all()
+    expected = []
+    # from then on hours differ
+    for _ in range(2):
+        send(5)
+        clock.now += 15
+        store.tick()
+        expected.append(alarm_of(store, "unversioned").rise.expected[0])
+        clock.now += 6 * 3600
+    assert not np.allclose(*expected)
+
+
+def test_a_version_that_is_gone_has_no_alarm() -> None:
+    clock = Clock()
+    config = Config(models=(ModelConfig(name="m", version="1"),), windows=WINDOWS, limits=LimitsConfig(max_versions=2))
+    store = Store(config, {("m", "1"): PROFILE}, clock)
+    store.observe([drifted(200, version="2")])
+    store.tick()
+    assert alarm_of(store, "2").firing.all()
+    clock.now += 3601
+    store.observe([steady(1, version="3")])
+    assert store.alarm("m", "2") is None
+    clock.now += 3601
+    # one that comes back begins anew
+    store.observe([steady(50, 2, version="2")])
+    store.tick()
+    assert not alarm_of(store, "2").firing.any()
