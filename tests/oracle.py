@@ -99,11 +99,12 @@ def alternatives(q: Sequence[float], eps: float, ordered: Sequence[int]) -> list
     found: list[list[float]] = []
     for path, end in paths:
         furthest = kl(q, path(end))
-        for c in SIZES:
-            if furthest > c * eps:
-                # as a function of t: both are used before the loop goes on
-                found.append(path(bisect(lambda t: kl(q, path(t)) - c * eps, 0.0, end)))  # noqa: B023
+        found += [_at(q, path, end, c * eps) for c in SIZES if furthest > c * eps]
     return found
+
+
+def _at(q: Sequence[float], path: Path, end: float, divergence: float) -> list[float]:
+    return path(bisect(lambda t: kl(q, path(t)) - divergence, 0.0, end))
 
 
 def log_evidence(tables: Sequence[Sequence[float]], ticks: Iterable[Sequence[float]]) -> list[float]:
@@ -129,7 +130,7 @@ def log_mean(logs: Sequence[float]) -> float:
 
 
 def dispersion_ratio(before: Sequence[float], counts: Sequence[float]) -> float | None:
-    """Two-sample chi-square of two ticks over its mean given their sum, (B - 1) N / (N - 1); None if it tells nothing."""
+    """Two-sample chi-square of two ticks over its mean given their sum; None if they tell nothing."""
     m, n = sum(before), sum(counts)
     filled = [(b, c) for b, c in zip(before, counts, strict=True) if b + c > 0]
     if m == 0 or len(filled) < 2:

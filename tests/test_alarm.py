@@ -2,6 +2,7 @@
 
 import math
 from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -204,7 +205,7 @@ def test_the_rise_is_made_of_the_samples_since_the_evidence_was_notable() -> Non
         (tier, column): (0.0, np.zeros(1), np.zeros(1)) for tier in range(2) for column in range(2)
     }
     rising: list[int] = []
-    for (before, now), (after, _) in zip(found, found[1:], strict=False):
+    for (before, now), (after, _) in pairwise(found):
         bins, sums, seen = now.bins - seen.bins, now.sums - seen.sums, now
         rising.append(int((before.evidence.log_evidence > NOTABLE).sum()))
         for (tier, column), (rows, own_bins, own_sums) in kept.items():

@@ -5,7 +5,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlexporter.baseline import Baseline, BaselineError, CategoricalColumn, NumericColumn, encode, read, sealed
+from mlexporter.baseline import (
+    Baseline,
+    BaselineError,
+    CategoricalColumn,
+    Days,
+    NumericColumn,
+    Season,
+    Variation,
+    encode,
+    read,
+    sealed,
+)
 from mlexporter.samples import Role
 
 AGE = NumericColumn(
@@ -33,6 +44,17 @@ def written(path: Path, baseline: Baseline) -> Path:
 
 def test_round_trip(tmp_path: Path) -> None:
     assert read(written(tmp_path / "b.json", GOOD)) == GOOD
+
+
+def test_round_trip_of_seasons_days_and_singletons(tmp_path: Path) -> None:
+    off = Variation(typical=0.25, usual=0.5)
+    days = Days(count=60, divergence=off, missing=off, strange=off, beyond=(("2024-10-04", 0.75),))
+    season = Season(timezone="Europe/Berlin", hours=tuple((hour, 2, 0, 0) for hour in range(24)))
+    age, plan = (msgspec.structs.replace(column, season=season, days=days) for column in (AGE, PLAN))
+    profile = sealed(msgspec.structs.replace(GOOD, columns=(age, msgspec.structs.replace(plan, singletons=3))))
+    assert read(written(tmp_path / "b.json", profile)) == profile
+    assert profile.hash != GOOD.hash
+    assert json.loads(encode(GOOD))["format_version"] == 2
 
 
 def test_columns_are_ordered_by_role_and_name() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conftest import baseline, bin_counts, categorical, numeric
 from mlexporter.baseline import Column
-from mlexporter.binning import SEARCHSORTED_ROWS, Binner, Counts, coarse_starts
+from mlexporter.binning import SEARCHSORTED_ROWS, Binner, Counts, alarm_starts, coarse_starts, in_order
 from mlexporter.categories import category_of
 from mlexporter.samples import Batch, Role
 
@@ -324,3 +324,23 @@ def test_coarse_starts_merge_fine_bins() -> None:
     fine = np.array([1, 2, 4, 8, 16, 32, 64, 128, *[1] * 7])
     merged = np.add.reduceat(fine, coarse_starts(binner))
     assert merged.tolist() == [1, 2 + 4, 8 + 16 + 32, 64, 128, *[1] * 7]
+
+
+def test_alarm_starts() -> None:
+    ages = numeric("x", (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), [0.5], coarse=(0, 2, 5))
+    assert alarm_starts(ages) == (0, 1, 3, 6, 7)
+    assert alarm_starts(categorical("flag", {"false": 1, "true": 1}, boolean=True)) == (0, 1, 2, 3, 4)
+    # up to 20 categories have a bin of their own; beyond them one begins that ends with `other`; then new, and missing
+    for categories, expected in ((20, range(23)), (21, [*range(21), 22, 23]), (50, [*range(21), 51, 52])):
+        column = categorical("city", {f"c{i}": 1 for i in range(categories)})
+        assert alarm_starts(column) == tuple(expected)
+
+
+def test_columns_of_another_state_in_the_order_of_a_binner() -> None:
+    before = baseline(PLAN, numeric("b", (0.0, 1.0), [0.5]), numeric("prediction", (0.0, 1.0), [0.5]))
+    after = baseline(
+        numeric("prediction", (0.0, 1.0), [0.5] * 9), numeric("b", (0.0, 1.0), [0.5] * 8), categorical("plan", {"a": 7})
+    )
+    found = in_order(after, Binner(before))
+    assert [(column.name, sum(column.counts)) for column in found] == [("b", 8), ("prediction", 9), ("plan", 7)]
+    assert [column.name for column in after.columns] == ["b", "plan", "prediction"]

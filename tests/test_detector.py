@@ -227,8 +227,8 @@ def test_evidence_is_no_more_than_the_number_of_ticks_on_average() -> None:
     columns, ticks, eps, accepted = 400, 60, 0.01, 0.05
     layout = layout_of([6] * columns)
     q = np.array([0.05, 0.3, 0.25, 0.25, 0.1, 0.05])
-    far = random.dirichlet(np.ones(6), columns)
-    surface = np.array([oracle.projection(q, p, eps) if oracle.kl(q, p) > eps else p for p in far])
+    far = random.dirichlet(np.ones(6), columns).tolist()
+    surface = np.array([oracle.projection(q.tolist(), p, eps) if oracle.kl(q.tolist(), p) > eps else p for p in far])
     rates = np.full((columns, 1, 2), accepted)
     bets = make_bets(layout, np.tile(q, columns), np.full((1, columns), eps), rates)
     evidence = detector.start(layout, 1)

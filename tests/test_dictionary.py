@@ -241,11 +241,11 @@ def test_no_bet_wins_on_average_within_the_ball(drawn: tuple[Layout, Floats, lis
             found = tables(layout, bets, tier, column)
             if not found:
                 continue
-            paid = np.exp(np.array(found))
+            paid: Floats = np.exp(np.array(found))
             assert (points @ paid.T).max() <= 1 + 1e-9
             # and the bound is reached at the projection of each alternative, which is on the surface
             places = range(len(own) - 1) if column < layout.ordered else ()
-            projections = np.array(oracle.alternatives(own, eps[tier][column], places)) / paid
+            projections = np.array(oracle.alternatives(own.tolist(), eps[tier][column], places)) / paid
             assert (projections * paid).sum(axis=1) == pytest.approx(np.ones(len(found)), rel=1e-9)
             assert projections.sum(axis=1) == pytest.approx(np.ones(len(found)), rel=1e-9)
             surface = (own * np.log(own / projections)).sum(axis=1)

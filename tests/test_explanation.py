@@ -248,7 +248,7 @@ SMALL = baseline(numeric("x", EDGES, X), categorical("name", {"Ann": 2000, "Bob"
 
 
 def names(ann: int, bob: int, new: int) -> list[object]:
-    return ["Ann"] * ann + ["Bob"] * bob + ["Eve"] * new
+    return [*["Ann"] * ann, *["Bob"] * bob, *["Eve"] * new]
 
 
 def test_shares_to_the_last_sample() -> None:

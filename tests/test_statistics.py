@@ -252,6 +252,17 @@ def test_the_reference_may_change_between_calls() -> None:
     assert statistician.compute(one, live, other.sums).ks_distance[0] > 0.1
 
 
+def test_psi_however_few_samples_there_are() -> None:
+    binner = Binner(baseline(age(), plan()))
+    statistician, reference = Statistician(binner), reference_of(binner)
+    few = np.concatenate([bin_counts(FINE, LIVE[195:205]), plan_counts(LIVE_PLANS[-22:])]).astype(np.float64)
+    k, c = np.array([6000, 3000, 700, 290, 0]), np.array([0, 0, 0, 0, 2])
+    expected = [smoothed_psi(merged(TRAINING), merged(LIVE[195:205])), smoothed_psi(k, c)]
+    assert statistician.psi(reference, few) == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(statistician.compute(reference, few.astype(np.int64), np.zeros(binner.numeric_size)).psi).all()
+    assert np.isnan(statistician.psi(reference, np.zeros(len(few)))).all()
+
+
 def test_a_baseline_without_columns() -> None:
     binner = Binner(baseline())
     statistician, reference = Statistician(binner), reference_of(binner)

@@ -31,8 +31,8 @@ _LEAST_SEASON: Final = 0.0005
 _CHANCE: Final = 3.0
 # No day is listed that is off by less than the warn tier accepts by default.
 _LEAST_LISTED: Final = 0.001
-# The tail falls by a factor of 10 from the median to the 95 % quantile; three such steps lead to 0.0005.
-_DECADES: Final = 3.0
+# The tail falls by a factor of 10 from the median to the 95 % quantile; four such steps lead to 0.00005.
+_DECADES: Final = 4.0
 
 
 class HistoryError(Exception):
@@ -174,11 +174,12 @@ def _variation(off: Floats) -> Variation:
 
 
 def unusual(variation: Variation) -> float:
-    """What a day is off by once in some 2,000 days, by the exponential tail through the median and the 95 % quantile.
+    """What a day is off by once in some 20,000 days, by the exponential tail through the median and the 95 % quantile.
 
-    A day in twenty is beyond the 95 % quantile. That is good for a warning, and too often for a page.
+    A day in twenty is beyond the 95 % quantile. That is good for a warning, and too often for a page: this leaves 600
+    columns with one such day in a month.
 
-    >>> unusual(Variation(typical=0.01, usual=0.05))  # 0.01 + 3 (0.05 - 0.01), for ln(0.5 / 0.0005) = 3 ln(0.5 / 0.05)
-    0.13
+    >>> unusual(Variation(typical=0.01, usual=0.05))  # 0.01 + 4 (0.05 - 0.01), for ln(0.5 / 0.00005) = 4 ln(0.5 / 0.05)
+    0.17
     """
     return variation.typical + _DECADES * max(variation.usual - variation.typical, 0.0)
