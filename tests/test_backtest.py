@@ -1,6 +1,7 @@
 """A backtest says what `serve` would have said: rows sent one tick after the other, by hand, tell the same."""
 
 import csv
+import functools
 import json
 import math
 import re
@@ -71,6 +72,7 @@ TYPES: dict[str, ColumnType | None] = {
 }  # fmt: skip
 
 
+@functools.cache
 def samples(rows: int, seed: int = 1) -> list[Row]:
     """As a client sends them. In the second third all columns but one are off, the last third is as the first."""
     draw = np.random.default_rng(seed)
