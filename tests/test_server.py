@@ -5,6 +5,7 @@ import html
 import io
 import json
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -735,6 +736,79 @@ def test_a_baseline_is_given_out_as_the_file_it_would_be(
     learned = baseline_files.read(path)
     assert (learned.model, learned.version, learned.source, learned.rows) == ("m", "unversioned", "learned", 300)
     assert [(column.name, sum(column.counts)) for column in learned.columns] == [("c", 300), ("x", 300)]
+
+
+def strict(body: bytes) -> Any:
+    """JSON as it is specified, without NaN and Infinity."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    return json.loads(body, parse_constant=refuse)
+
+
+DRIFT = "/api/v1/models/churn/versions/7/drift"
+
+
+def test_drift_is_explained(exporter: Exporter) -> None:
+    exporter.store.tick()
+    exporter.post({"columns": {"features": {"age": [15, 1000, None] * 400, "plan": ["new"] * 1200}}})
+    exporter.clock.now += 15
+    exporter.store.tick()
+    answer = exporter.call("GET", DRIFT)
+    assert (answer.code, answer.headers["Content-Type"]) == (200, "application/json")
+    told = strict(answer.body)
+    assert (told["model"], told["version"], told["state"]) == ("churn", "7", "watching")
+    assert told["log_threshold"] == pytest.approx(math.log(2 * 30 * 86400 / 15))
+    # a baseline of eight rows knows little, but that much
+    plan = next(column for column in told["columns"] if column["column"] == "plan")["tiers"]["page"]
+    assert (plan["state"], plan["fired"], plan["samples"]) == ("firing", exporter.clock.now, 1200)
+    assert plan["since"] == exporter.clock.now - 15
+    assert [reason["direction"] for reason in plan["reasons"]] == ["new_categories_up"]
+    assert exporter.call("HEAD", DRIFT).code == 200
+    assert exporter.call("POST", DRIFT).headers["Allow"] == "GET, HEAD, OPTIONS"
+    route = "/api/v1/models/<path:model>/versions/<path:version>/drift"
+    assert exporter.counted("mlexporter_http_requests_total", handler=route) == 3
+
+
+def test_drift_of_a_version_that_is_not_there(exporter: Exporter) -> None:
+    for path in ("churn/versions/8", "fraud/versions/7", "churn/versions/7/x", "../versions/7"):
+        answer = exporter.call("GET", f"/api/v1/models/{path}/drift")
+        assert (answer.status, answer.headers["Content-Type"]) == ("404 NOT FOUND", "application/json")
+        assert answer.json == {"error": "no such model version; see /api/v1/status"}
+
+
+def test_drift_while_a_baseline_is_learned(discovering: Exporter) -> None:
+    for model in ("m", "a/b"):
+        discovering.post({"model": model, "version": "v/1", "features": {"x": 1.0}})
+        told = strict(discovering.call("GET", f"/api/v1/models/{model}/versions/v/1/drift").body)
+        expected: dict[str, Any] = {
+            "model": model,
+            "version": "v/1",
+            "state": "learning",
+            "log_threshold": None,
+            "columns": [],
+        }
+        assert told == expected
+    discovering.post({"model": "m", "version": "v/1", "columns": {"features": {"x": [1.0, 2.0] * 120}}})
+    told = strict(discovering.call("GET", "/api/v1/models/m/versions/v/1/drift").body)
+    assert (told["state"], told["log_threshold"]) == ("provisional", None)
+
+
+def test_drift_is_finite_whatever_the_baseline() -> None:
+    """One of no rows accepts everything, which is no number in JSON."""
+    empty = baseline(numeric("age", [0.0, 10.0, 20.0], []), categorical("plan", {}))
+    exporter = Exporter(Config(models=(ModelConfig(name="churn", version="7"),)), {("churn", "7"): empty})
+    for ages in ([1e308, math.inf, None], [5.0]):
+        assert strict(exporter.call("GET", DRIFT).body)["state"] == "watching"
+        exporter.post({"columns": {"features": {"age": ages * 500, "plan": ["a"] * 500 * len(ages)}}})
+        exporter.clock.now += 15
+        exporter.store.tick()
+    told = strict(exporter.call("GET", DRIFT).body)
+    assert [column["column"] for column in told["columns"]]
+    for column in told["columns"]:
+        for tier in column["tiers"].values():
+            assert (tier["state"], tier["tolerance"]) == ("quiet", None)
 
 
 def test_no_baseline_is_404(exporter: Exporter, discovering: Exporter) -> None:

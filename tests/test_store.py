@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Clock, baseline, bin_counts, categorical, numeric
-from mlexporter.alarm import AlarmState
+from mlexporter.alarm import Alarm, AlarmState
 from mlexporter.baseline import Baseline, NumericColumn
 from mlexporter.binning import Binner, Counts
 from mlexporter.config import (
@@ -902,3 +902,17 @@ def test_a_version_that_is_gone_has_no_alarm() -> None:
     store.observe([steady(50, 2, version="2")])
     store.tick()
     assert not alarm_of(store, "2").firing.any()
+
+
+def test_each_tick_prepares_the_next_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With samples or without."""
+    prepared: list[float] = []
+    monkeypatch.setattr(Alarm, "prepare", lambda _, now: prepared.append(now))
+    clock = Clock()
+    store = configured(clock)
+    for rows in (0, 5, 0):
+        store.observe([steady(rows)] if rows else [])
+        clock.now += 15
+        store.tick()
+        store.snapshot()
+    assert prepared == [clock.now - 30, clock.now - 15, clock.now]

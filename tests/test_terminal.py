@@ -11,7 +11,7 @@ def test_printable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cells"), [("", 0), ("abc", 3), ("東京", 4), ("ｆ", 2), ("e\u0301", 1), ("é", 1), ("a…", 2), ("🎉", 2)]
+    ("text", "cells"), [("", 0), ("abc", 3), ("東京", 4), ("\uff46", 2), ("e\u0301", 1), ("é", 1), ("a…", 2), ("🎉", 2)]
 )
 def test_width(text: str, cells: int) -> None:
     assert width(text) == cells

@@ -205,8 +205,9 @@ class Alarm:
     def prepare(self, now: float) -> None:
         """Do some of the work for the next hour, so that no tick has to do all of it."""
         hours = self._expectations.hours
-        present = hours(now)
-        coming = next((h for i in range(1, 5) if (h := hours(now + i * _QUARTER)) != present), present)
+        middle = now - TICK_SECONDS / 2  # as of the tick: what it needs is not to be thrown away
+        present = hours(middle)
+        coming = next((h for i in range(1, 5) if (h := hours(middle + i * _QUARTER)) != present), present)
         self._begin(coming).make(_COLUMNS_AHEAD)
 
     def _prepared(self, hours: Hours) -> "_Prepared":

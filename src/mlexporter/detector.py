@@ -34,7 +34,7 @@ PRIOR_TICKS: Final = 20.0
 _KEPT: Final = 2.0 ** (-1.0 / HALF_LIFE_TICKS)
 # No bet wins more in one tick than what takes any evidence over its cap; nor is a double overrun.
 _MOST: Final = 600.0
-_LEAST: Final = 1e-300
+_LEAST: Final = 1e-250
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -139,7 +139,8 @@ def advance(
         bets.rates * n[:, None, None, None] + bets.rates_inside * (rate_counts / dispersion[:, None])[:, None, :, None],
     )
     total = average(layout, bets, moves, tilts, rates)
-    over = np.minimum(math.exp(min(log_cap, _MOST)) / np.maximum(total, _LEAST), 1.0)
+    cap = math.exp(min(log_cap, _MOST))
+    over = cap / np.maximum(total, cap)
     if over.min(initial=1.0) < 1.0:
         # all bets alike: the one that fits best stays ahead, and it is the first to fall when the drift is over
         moves *= layout.spread(over)[:, :, None]
@@ -166,7 +167,7 @@ def grown(statistics: Floats, scores: Floats) -> Floats:
 def average(layout: Layout, bets: Bets, moves: Floats, tilts: Floats, rates: Floats) -> Floats:
     """(E, C) evidence: the average over the channels of the averages over their bets."""
     shape = layout.totals(moves.sum(axis=2))
-    shape[:, : layout.ordered] += tilts.reshape(len(tilts), len(shape), -1).sum(axis=2).T
+    shape[:, : layout.ordered] += tilts.reshape(len(tilts), len(shape), len(TILTS) * len(SIZES)).sum(axis=2).T
     shape /= np.maximum(bets.alternatives, 1.0)
     by_rate = rates.sum(axis=3) / np.maximum(bets.rate_alternatives, 1.0)
     channels = 1.0 + (bets.rate_alternatives > 0).sum(axis=2).T

@@ -212,7 +212,7 @@ class Store:
         for version, monitor, counts, first in learning:
             assert counts is not None
             assert first is not None
-            if period >= MIN_DAYS * 86400:
+            if period >= MIN_DAYS * 86400 and monitor.binner.columns:
                 self._remember(version, monitor, counts, now)
             if now - first >= period:
                 self._freeze(version, monitor, counts)
@@ -245,7 +245,7 @@ class Store:
             watched = [
                 (version, version.monitor.alarm, version.alarm, version.alarm_from, version.counts)
                 for version in self._registry
-                if version.monitor is not None and version.monitor.alarm is not None
+                if version.monitor is not None and version.monitor.alarm is not None and threshold is not None
             ]
         for version, alarm, state, begin, counts in watched:
             assert threshold is not None

@@ -81,6 +81,8 @@ def backtest_command(
             raise click.UsageError("--rows-per-tick and a time column exclude each other; give one")
         dataset = open_dataset(data, names, zone)
         baseline = read(baseline_file)
+        if baseline.provisional:
+            raise click.ClickException(f"{baseline_file}: is still being learned; save it again once it is frozen")
         own, notes = _without_hours(own, baseline) if rows_per_tick is not None else (own, [])
         backtest = Backtest(_config(settings, own, baseline), baseline)
         types = {column.name: _type(column) for column in baseline.columns}
