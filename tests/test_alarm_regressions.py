@@ -29,7 +29,7 @@ def test_a_model_of_categories_only() -> None:
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_model_without_columns(beside: bool) -> None:
-    """to test_store.py: as one that sends latencies only; alone, and beside one that has columns"""
+    """As one that sends latencies only; alone, and beside one that has columns"""
     profiles = {("m", "unversioned"): baseline()}
     models = [ModelConfig(name="m")]
     if beside:
@@ -65,7 +65,7 @@ def test_a_model_without_columns_that_learns_for_a_week() -> None:
 
 
 def test_no_bets_are_no_evidence_and_no_warning() -> None:
-    """to test_detector.py, with the threshold of 100 columns"""
+    """With the threshold of 100 columns"""
     layout = layout_of([3], [2])
     bets = bets_of(layout, np.array([0.2, 0.3, 0.5, 0.5, 0.5]), [[np.inf, np.inf]], 1.0)
     counts, cap = np.array([5.0, 0, 0, 5, 0]), detector.log_threshold(1000, 3650 * 86_400.0) + detector.CAP
@@ -74,7 +74,7 @@ def test_no_bets_are_no_evidence_and_no_warning() -> None:
 
 
 def test_a_column_that_accepts_everything_warns_nobody() -> None:
-    """to test_store.py: no RuntimeWarning"""
+    """No RuntimeWarning"""
     profile = baseline(numeric("x", (0.0, 0.5, 1.0), np.linspace(0.01, 0.99, 1000)))
     model = ModelConfig(name="m", columns={"x": ColumnConfig(warn_tolerance=5.0, page_tolerance=6.0)})
     store = Store(Config(models=(model,)), {("m", "unversioned"): profile}, Clock())
@@ -86,7 +86,7 @@ def test_a_column_that_accepts_everything_warns_nobody() -> None:
 
 
 def test_a_huge_tick_without_drift_warns_nobody() -> None:
-    """to test_store.py: a backlog of 200,000 rows in one tick leaves no bet anything"""
+    """A backlog of 200,000 rows in one tick leaves no bet anything"""
     profile = baseline(numeric("x", (0.0, 0.5, 1.0), np.linspace(0.01, 0.99, 1000)))
     store = Store(Config(models=(ModelConfig(name="m"),)), {("m", "unversioned"): profile}, Clock())
     store.observe([Batch(200_000, {"x": np.linspace(0.01, 0.99, 200_000).tolist()}, model="m")])
@@ -100,7 +100,7 @@ def test_a_huge_tick_without_drift_warns_nobody() -> None:
 def test_no_tick_makes_the_bets_of_an_hour_at_once(
     second: int, makings: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """to test_alarm.py: with room for two hours; also where a tick ends in an hour and its middle lies before it"""
+    """With room for two hours; also where a tick ends in an hour and its middle lies before it"""
     monkeypatch.setattr(alarm_module, "_KEPT_BYTES", 0)
     profile = daily(8)
     alarm = made(profile)
