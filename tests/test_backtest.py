@@ -469,7 +469,7 @@ def test_columns_that_are_not_there_count_as_missing(profile_file: Path, tmp_pat
     data = write_nested(tmp_path / "data", [{"age": 40 + i % 7, "extra": 1} for i in range(1000)])
     result = run(data, "--baseline", profile_file, "--json")
     assert result.stderr == (
-        'warning: 5 columns of the baseline are not in the data, "paid" is one; they count as missing\n'
+        'warning: not in the data, and counted as missing: "paid" and 4 more of the baseline\'s columns\n'
     )
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert {"plan", "paid", "prediction", "confidence"} <= {line["column"] for line in lines}
@@ -500,8 +500,8 @@ def test_seasons_need_times(tmp_path: Path) -> None:
     data = write_nested(tmp_path / "data", shuffled)
     result = run(data, "--baseline", tmp_path / "b.json")
     assert result.stderr == (
-        'warning: 1 columns have a season ("x" is one), which needs the time of each row; without --time-column they '
-        "are held against the whole day\n"
+        'warning: the season of "x" needs the time of each row; without --time-column it is left out, and the whole day '
+        "stands in\n"
     )
     assert result.stdout.splitlines()[-1].startswith("no alarm: ")
     ordered = write_nested(tmp_path / "ordered", history)

@@ -218,7 +218,9 @@ def test_baseline_build_with_too_few_days_says_so(run: Run, write: Write, tmp_pa
     data = write("history.csv", table(even(6 * 288), minutes=5))
     built = run("baseline", "build", data, "-o", tmp_path / "b.json", "--time-column=at")
     assert built.exit_code == 0
-    assert "warning: 6 days with 200 rows or more; a season and a tolerance are learned from 7 such" in built.stderr
+    assert (
+        "warning: days with 200 rows or more: 6; a season and a tolerance are learned from 7 of them or" in built.stderr
+    )
     assert built.stdout.splitlines()[1].split()[:4] == ["feature", "x", "-", "-"]
 
 
@@ -304,7 +306,7 @@ def test_backtest_without_times_warns_of_seasons(run: Run, write: Write, tmp_pat
     built = run("baseline", "build", data, "-o", tmp_path / "b.json", "--time-column=at", config)
     assert built.stdout.splitlines()[1].split()[2] == "UTC"
     result = run("backtest", data, f"--baseline={tmp_path / 'b.json'}")
-    assert result.stderr.startswith('warning: 1 columns have a season ("x" is one), which needs the time of each row; ')
+    assert result.stderr.startswith('warning: the season of "x" needs the time of each row; ')
     assert run("backtest", data, f"--baseline={tmp_path / 'b.json'}", "--time-column=at").stderr == ""
 
 
@@ -312,7 +314,7 @@ def test_backtest_warns_of_what_is_odd(run: Run, write: Write, built: Path) -> N
     back = write("live.csv", "at,y\n2026-01-02T00:00:00,1\n2026-01-01T00:00:00,2\n")
     stderr = run("backtest", back, f"--baseline={built}", "--time-column=at").stderr
     assert "warning: 1 rows have no time, or one before that of a row above them; they count when they come." in stderr
-    assert 'warning: 1 columns of the baseline are not in the data, "x" is one; they count as missing' in stderr
+    assert 'warning: not in the data, and counted as missing: "x" of the baseline' in stderr
 
 
 @pytest.mark.parametrize(

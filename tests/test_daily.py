@@ -233,7 +233,7 @@ def test_too_few_days_or_too_short_ones(days: int, rows: int, kept: int, tmp_pat
     dataset = opened(tmp_path, normal_days(days, rows, {}))
     learned = build(dataset)
     assert dataset.warnings == [
-        f"{kept} days with 200 rows or more; a season and a tolerance are learned from 7 such days or more"
+        f"days with 200 rows or more: {kept}; a season and a tolerance are learned from 7 of them or more"
     ]
     assert all(found.season is None and found.days is None for found in learned.columns)
     # what is not told by days is the same as without times

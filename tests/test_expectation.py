@@ -66,12 +66,16 @@ LEAST = CHI2_12 / 20_000
         (amount(100_000), {}, (0.001, 0.02)),
         (amount(500), {}, (CHI2_12 / 1000, CHI2_12 / 1000)),
         # what days usually differ by; and for a page what they do once in 20,000 days
-        (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {}, (0.05, 0.17)),
+        (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {}, (0.05, 0.25)),
         (with_days(amount(), divergence=Variation(typical=0.0001, usual=0.0002)), {}, (LEAST, 0.02)),
-        (with_days(amount(500), divergence=Variation(typical=0.01, usual=0.02)), {}, (CHI2_12 / 1000, 0.05)),
+        (with_days(amount(500), divergence=Variation(typical=0.01, usual=0.02)), {}, (CHI2_12 / 1000, 0.07)),
         # said by the configuration, whatever the days say; but never less than what can be resolved
-        (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {"warn_tolerance": 0.3}, (0.3, 0.17)),
-        (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {"page_tolerance": 0.004}, (0.05, 0.004)),
+        (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {"warn_tolerance": 0.3}, (0.3, 0.3)),
+        (
+            with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)),
+            {"page_tolerance": 0.004},
+            (0.004, 0.004),
+        ),
         (amount(), {"warn_tolerance": 0.0, "page_tolerance": 0.0}, (LEAST, LEAST)),
         (amount(0), {}, (math.inf, math.inf)),
     ],
@@ -98,7 +102,7 @@ def test_columns_have_tolerances_of_their_own() -> None:
     binner = Binner(profile)
     assert [column.name for column in binner.columns] == ["x", "y", "plan"]
     found = expectations(profile, {"plan": ColumnConfig(page_tolerance=0.7)}).at(())
-    expected = [[0.1, CHI2_12 / 2000, 0.001], [0.4, 0.02, 0.7]]
+    expected = [[0.1, CHI2_12 / 2000, 0.001], [0.6, 0.02, 0.7]]
     assert found.tolerance == pytest.approx(np.array(expected), rel=1e-9)
     part = found.part(np.array([1, 2]), np.arange(13, 31))
     assert part.tolerance.tolist() == found.tolerance[:, 1:].tolist()
@@ -155,8 +159,8 @@ def test_accepted_rates_are_learned_from_days() -> None:
     usual = Variation(typical=0.02, usual=0.05)
     column = with_days(amount(10_000, 120), missing=usual, strange=Variation(typical=0.0, usual=0.4))
     found = expectations(baseline(column)).at(())
-    # the rate and 0.05; and 0.02 + 4 x 0.03. Out of range 4 x 0.4 is more than all.
-    assert found.rate_tolerance[0] == pytest.approx(np.array([[0.062, 0.4], [0.152, 1.0]]), rel=1e-9)
+    # the rate and 0.05; and, of 30 days, 0.02 + 6 x 0.03. Out of range 6 x 0.4 is more than all.
+    assert found.rate_tolerance[0] == pytest.approx(np.array([[0.062, 0.4], [0.212, 1.0]]), rel=1e-9)
 
 
 def test_whoever_accepts_more_drift_accepts_that_of_rates() -> None:
@@ -276,7 +280,7 @@ def test_the_order_of_a_baseline_file_is_not_that_of_the_bins() -> None:
     # b and d, which are numbers, come first
     chi2_3 = stats.chi2.isf(0.001, 3)
     assert found.tolerance[0] == pytest.approx([LEAST, CHI2_12 / 600, chi2_3 / 10_000, 0.25], rel=1e-9)
-    assert found.tolerance[1] == pytest.approx([0.02, CHI2_12 / 600, 0.02, 1.0], rel=1e-9)
+    assert found.tolerance[1] == pytest.approx([0.02, CHI2_12 / 600, 0.02, 0.25 * 4 * (1 + 15 / 9)], rel=1e-9)
 
 
 def test_an_hour_of_the_day_in_whatever_zone() -> None:

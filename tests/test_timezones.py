@@ -115,6 +115,8 @@ def test_a_zone_that_is_misspelt() -> None:
     [
         ("2026-01-31T12:00:00Z", NOON),
         ("2026-01-31 12:00Z", NOON),
+        ("2026-01-31 12:00:00 UTC", NOON),
+        ("2026-01-31 12:00:00.5 UTC", NOON + 0.5),
         ("2026-01-31T12Z", NOON),
         ("20260131T120000Z", NOON),
         ("2026-01-31T12:00:00.25Z", NOON + 0.25),
@@ -180,7 +182,7 @@ def test_numbers(number: float | None, expected: float | None) -> None:
         "2026-02-30",
         "20261399",
         "2026-01-31T25:00",
-        "2026-01-31T12:00:00 UTC",
+        "2026-01-31T12:00:00 CET",
         "31.01.2026",
         "01/31/2026",
         "0001-01-01",  # what stands for no time in some systems, and

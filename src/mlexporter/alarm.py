@@ -22,10 +22,9 @@ _KEPT_BYTES: Final = 6 << 20
 # The bets of the next hours are made ahead, so many columns with each tick: half a millisecond each.
 _COLUMNS_AHEAD: Final = 4
 Seconds = NDArray[np.int32]
-
+_LONGEST: Final = np.iinfo(np.int32).max  # seconds: 68 years
 # Clocks change hours, and summer time, at quarters of an hour.
 _QUARTER: Final = 900.0
-
 
 # Samples that explain evidence count half each time that there are so many.
 _FADING_ROWS: Final = 1000
@@ -49,7 +48,7 @@ class Rise(msgspec.Struct, frozen=True):
 
 
 class Starts(msgspec.Struct, frozen=True):
-    """Since when each bet has won: seconds since `origin`, for the statistics of `Evidence`.
+    """Since when each bet has won: seconds since `origin`, a Unix time, for the statistics of `Evidence`.
 
     It is where the statistic last was at most 1: if the bet is right, the likeliest moment for the drift to have begun.
     """
@@ -61,7 +60,7 @@ class Starts(msgspec.Struct, frozen=True):
 
     def after(self, before: Evidence, begin: float) -> "Starts":
         """The starts after a tick that began at a Unix time, with the evidence before it."""
-        seconds = np.int32(begin - self.origin)
+        seconds = np.int32(np.clip(begin - self.origin, -_LONGEST, _LONGEST))
         return Starts(
             self.origin,
             np.where(before.moves <= 1.0, seconds, self.moves),
@@ -237,6 +236,7 @@ class _Prepared:
         self.expectation = expectation
         if another is None:
             self.bets = make_bets(layout, *msgspec.structs.astuple(expectation))
+            self.bets.bounded(layout, seasonal)
             self._left = seasonal[:0]
         else:
             self.bets = another.bets.copy()
@@ -258,3 +258,4 @@ class _Prepared:
             layout, bins = self._layout.subset(columns)
             part = self.expectation.part(columns, bins)
             self.bets.replace(make_bets(layout, *msgspec.structs.astuple(part)), columns, bins)
+            self.bets.bounded(self._layout, columns)

@@ -4,7 +4,8 @@ Rows become requests, which are decoded, stored and ticked by the code that `ser
 """
 
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from mlexporter.dataset.source import Progress
 from mlexporter.detector import TICK_SECONDS
 from mlexporter.edges import Ints
 from mlexporter.expectation import TIERS
-from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Role
+from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Batch, Role
 from mlexporter.snapshot import Monitor
 from mlexporter.store import Store
 
@@ -122,6 +123,9 @@ class Backtest:
         for chunk in dataset.chunks(types, progress):
             ticks = self._ticks(chunk, rows_per_tick)
             self.seen.update(chunk.columns)
+            if ticks is None:  # whenever the first tick is, they come in it
+                self._observe(chunk, 0, chunk.rows)
+                continue
             starts = np.flatnonzero(np.diff(ticks, prepend=ticks[0] - 1)).tolist()
             for start, stop in zip(starts, [*starts[1:], chunk.rows], strict=True):
                 number = int(ticks[start])
@@ -136,14 +140,17 @@ class Backtest:
         if waiting and first is not None:
             yield from self._tick(before, current, first, timed=rows_per_tick is None)
 
-    def _ticks(self, chunk: Chunk, rows_per_tick: int | None) -> Ints:
-        """(rows,) the number of the tick in which each row comes."""
+    def _ticks(self, chunk: Chunk, rows_per_tick: int | None) -> Ints | None:
+        """(rows,) the number of the tick in which each row comes; None before the first row with a time."""
         if rows_per_tick is not None:
             return (self.totals.rows + np.arange(chunk.rows)) // rows_per_tick
         assert chunk.times is not None
         known = np.isfinite(chunk.times)
         if self._latest is None:
-            self._latest = float(chunk.times[known.argmax()]) if known.any() else 0.0
+            if not known.any():
+                self.totals.late += chunk.rows
+                return None
+            self._latest = float(chunk.times[known.argmax()])
         own = np.floor(np.where(known, chunk.times, -math.inf) / TICK_SECONDS)
         ticks = np.maximum.accumulate(np.maximum(own, self._latest // TICK_SECONDS))
         self.totals.late += int((own < ticks).sum())
@@ -158,7 +165,7 @@ class Backtest:
         for first in range(start, stop, _MOST_ROWS):
             body = _request(*self._names, chunk, first, min(first + _MOST_ROWS, stop))
             decoded = decode.decode(body, "application/json")
-            outcome = self._store.observe(decoded.batches)
+            outcome = self._store.observe(_with_confidence(decoded.batches, chunk, first))
             self.totals.rejected += sum(r.count for r in (*decoded.rejections, *outcome.rejections))
         self.totals.rows += stop - start
 
@@ -195,23 +202,42 @@ def _request(model: str, version: str, chunk: Chunk, start: int, stop: int) -> b
             columns["features"][name] = _sent(cells[start:stop])
         elif name in (PREDICTION_COLUMN, LABEL_COLUMN):
             columns[name] = _sent(cells[start:stop])
-    confidence = chunk.columns.get((Role.PREDICTION, CONFIDENCE_COLUMN))
-    if confidence is not None and PREDICTION_COLUMN in columns:
-        columns[PREDICTION_COLUMN] = _with_confidence(columns[PREDICTION_COLUMN], confidence[start:stop])
     content: Mapping[str, Any] = {"model": model, "version": version, "columns": columns}
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _sent(cells: Cells) -> Cells:
-    """Values as a client sends them: what a data file marks as of the wrong type is an object again."""
-    if isinstance(cells, np.ndarray) or Missing not in set(map(type, cells)):
-        return cells
-    return [{} if isinstance(value, Missing) else value for value in cells]
+    """Values as a client sends them: what a data file marks as of the wrong type is an object again.
+
+    JSON has no infinity; the largest number lies in the same bin.
+    """
+    if isinstance(cells, np.ndarray):
+        return np.clip(cells, -sys.float_info.max, sys.float_info.max) if cells.dtype.kind == "f" else cells
+    special = {float, Missing} & set(map(type, cells))
+    return [_sent_value(value) for value in cells] if special else cells
 
 
-def _with_confidence(classes: Cells, confidence: Cells) -> list[object]:
-    """Predicted classes and their probabilities, as model servers send them."""
-    return [
-        {name: value} if isinstance(name, str) else name
-        for name, value in zip(list(classes), list(confidence), strict=True)
-    ]
+def _sent_value(value: object) -> object:
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    return {} if isinstance(value, Missing) else value
+
+
+def _with_confidence(batches: Sequence[Batch], chunk: Chunk, start: int) -> Iterator[Batch]:
+    """The batches with the confidence of their rows, of which the first one is `start`.
+
+    Clients send it as the probability of the predicted class, recorded data have a column of it, and that of a batch
+    comes out of either.
+    """
+    confidence = chunk.columns.get((Role.PREDICTION, CONFIDENCE_COLUMN))
+    for batch in batches:
+        stop = start + batch.size
+        yield (
+            batch if confidence is None else msgspec.structs.replace(batch, confidence=_values(confidence[start:stop]))
+        )
+        start = stop
+
+
+def _values(cells: Cells) -> list[object]:
+    sent = _sent(cells)
+    return sent.tolist() if isinstance(sent, np.ndarray) else list(sent)

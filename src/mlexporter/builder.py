@@ -95,7 +95,7 @@ def build(
             profile.count(chunk)
     columns = profile.columns()
     if columns is None:
-        raise dataset.error("it changed while it was read; build the baseline again when it is written whole")
+        raise dataset.changed()
     if not columns:
         raise dataset.error("no columns; accepted is at least one feature, prediction or label")
     baseline = sealed(Baseline(model=model, version=version, rows=profile.rows, columns=tuple(columns)))

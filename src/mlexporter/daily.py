@@ -43,17 +43,21 @@ def learn_days(
     """
     daily = _Daily(baseline, settings, timezone)
     types = {name: column.type for name, column in settings.items()}
+    rows = 0
     try:
         for chunk in dataset.chunks(types, progress):
             daily.add(chunk)
+            rows += chunk.rows
     except HistoryError as error:
         raise dataset.error(str(error)) from error
+    if rows != baseline.rows:
+        raise dataset.changed()
     if daily.untimed:
         dataset.warn(f"{daily.untimed:,} rows have no time; they are in the baseline, and in no hour or day of it")
     if daily.diary.days < MIN_DAYS:
         dataset.warn(
-            f"{daily.diary.days} days with {MIN_ROWS} rows or more; a season and a tolerance are learned from "
-            f"{MIN_DAYS} such days or more"
+            f"days with {MIN_ROWS} rows or more: {daily.diary.days}; a season and a tolerance are learned from "
+            f"{MIN_DAYS} of them or more"
         )
     return daily.diary.learn(baseline)
 

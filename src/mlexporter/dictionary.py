@@ -109,6 +109,16 @@ class Bets(msgspec.Struct, frozen=True):
     alternatives: Floats
     rate_alternatives: Floats
 
+    def bounded(self, layout: Layout, columns: Ints) -> None:
+        """Count for some columns, in place, as many alternatives as there can be at all.
+
+        An average is an e-detector only where its weights stay; where the baseline's shares change by the hour, so do
+        the alternatives within reach. One that is out of reach has lost its capital, which adds to no average.
+        """
+        most = len(MOVES) * len(SIZES) * layout.sizes[columns]
+        self.alternatives[:, columns] = most + np.where(columns < layout.ordered, len(TILTS) * len(SIZES), 0)
+        self.rate_alternatives[columns] = len(RATE_FACTORS)
+
     def copy(self) -> "Bets":
         """The same in other arrays."""
         return Bets(*(array.copy() for array in msgspec.structs.astuple(self)))

@@ -11,9 +11,10 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from mlexporter.alarm_bins import RATES, AlarmBins
-from mlexporter.baseline import Baseline, Column
+from mlexporter.baseline import Baseline, Column, Days, Variation
 from mlexporter.binning import Binner, in_order
 from mlexporter.config import ColumnConfig, DetectionConfig
 from mlexporter.dictionary import radius, share_at, smoothed
@@ -86,6 +87,7 @@ class Expectations:
         self._tolerance = np.where(
             np.isnan(self._overrides), np.maximum(_learned(columns, "divergence"), least), self._overrides
         )
+        self._tolerance = _ordered(self._tolerance, given=~np.isnan(self._overrides))
         learned = np.stack([_learned(columns, rate) for rate in RATES], axis=-1)
         self._rate_slack = np.maximum(learned, np.array(_RATE_SLACK)[:, None, None])  # (E, C, 2)
         seasons = {
@@ -136,12 +138,21 @@ class Expectations:
         return accepted
 
 
+def _ordered(tolerance: Floats, given: NDArray[np.bool_]) -> Floats:
+    """(E, C) tolerances of which no tier pages for less than it warns of: the one that was not given gives way."""
+    warn, page = tolerance
+    return np.stack(
+        [np.where(given[1], np.minimum(warn, page), warn), np.where(given[1], page, np.maximum(warn, page))]
+    )
+
+
 def _learned(columns: Sequence[Column], name: str) -> Floats:
     """(E, C) what the days of the columns' histories differ by: what is usual to warn, what is unusual to page."""
-    variations = [None if column.days is None else getattr(column.days, name) for column in columns]
-    return np.array(
-        [
-            [0.0 if variation is None else variation.usual for variation in variations],
-            [0.0 if variation is None else unusual(variation) for variation in variations],
-        ]
-    )
+
+    def accepted(days: Days | None) -> tuple[float, float]:
+        if days is None:
+            return 0.0, 0.0
+        variation: Variation = getattr(days, name)
+        return variation.usual, unusual(variation, days.count)
+
+    return np.array([accepted(column.days) for column in columns]).reshape(-1, 2).T

@@ -5,6 +5,7 @@ Nothing here locks: the store calls it under its lock.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from mlexporter.alarm import AlarmState
@@ -106,6 +107,8 @@ class Registry:
             version = self._add(model.name, model.version or UNVERSIONED, model, configured=True)
             baseline = baselines.get((model.name, model.version or UNVERSIONED))
             if baseline is not None:
+                # one that was saved before it was whole goes on no more: it is what the live data are held against
+                baseline = msgspec.structs.replace(baseline, provisional=False)
                 self.watch(version, Monitor.of(baseline, config.detection, model.columns))
             else:
                 self._learn_from(version)

@@ -243,21 +243,29 @@ class Store:
             now = self._clock()
             threshold = self._log_threshold()
             watched = [
-                (version, version.monitor.alarm, version.alarm, version.alarm_from, version.counts)
+                version
                 for version in self._registry
                 if version.monitor is not None and version.monitor.alarm is not None and threshold is not None
             ]
-        for version, alarm, state, begin, counts in watched:
-            assert threshold is not None
-            assert begin is not None
-            assert counts is not None
-            if state is None:
-                state = alarm.start(begin, now)
-            state = alarm.advance(state, counts, now, threshold)
-            alarm.prepare(now)
-            with self._lock:
-                if version.monitor is not None and version.monitor.alarm is alarm:
-                    version.alarm = state
+        with ExitStack() as stack:  # advances every one of them, also after a bug in one
+            for version in watched:
+                assert threshold is not None
+                stack.callback(self._advance, version, now, threshold)
+
+    def _advance(self, version: Version, now: float, threshold: float) -> None:
+        with self._lock:
+            monitor, state, begin, counts = version.monitor, version.alarm, version.alarm_from, version.counts
+        assert monitor is not None
+        assert monitor.alarm is not None
+        assert begin is not None
+        assert counts is not None
+        if state is None:
+            state = monitor.alarm.start(begin, now)
+        state = monitor.alarm.advance(state, counts, now, threshold)
+        monitor.alarm.prepare(now)
+        with self._lock:
+            if version.monitor is monitor:
+                version.alarm = state
 
     def _log_threshold(self) -> float | None:
         """The evidence at which an alarm goes on; None where no column is watched. Under the lock."""

@@ -140,6 +140,8 @@ def _read(value: object) -> datetime | float:
     """A number, or a time that may be without a zone. Raises ValueError or OverflowError where it is neither."""
     if isinstance(value, str):
         text = value.strip()
+        if text.endswith(" UTC"):  # as BigQuery writes them
+            text = f"{text[:-4]}+00:00"
         if text[4:5] == "-":  # nearly all texts; the rest is for others
             return datetime.fromisoformat(text)
         # fromisoformat takes 1712121212123 for a time of 1712-12-12; but 20260131 is a date

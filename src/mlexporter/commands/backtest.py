@@ -29,6 +29,8 @@ from mlexporter.terminal import aligned, clipped, printable
 from mlexporter.timezones import zone_of
 
 ROWS_PER_TICK: Final = 200
+# The baseline's own names may be such as no request can carry.
+_NAME: Final = "backtest"
 _LONGEST_NAME: Final = 32
 _NO_LIMIT: Final = 1 << 30
 _HEADINGS: Final = (
@@ -81,8 +83,6 @@ def backtest_command(
             raise click.UsageError("--rows-per-tick and a time column exclude each other; give one")
         dataset = open_dataset(data, names, zone)
         baseline = read(baseline_file)
-        if baseline.provisional:
-            raise click.ClickException(f"{baseline_file}: is still being learned; save it again once it is frozen")
         own, notes = _without_hours(own, baseline) if rows_per_tick is not None else (own, [])
         backtest = Backtest(_config(settings, own, baseline), baseline)
         types = {column.name: _type(column) for column in baseline.columns}
@@ -91,6 +91,8 @@ def backtest_command(
             changes = backtest.replay(dataset, types, rows_per_tick, step)
             for line in _json_lines(changes, zone) if as_json else _lines(changes, zone):
                 click.echo(line)
+    if backtest.totals.rows and not backtest.totals.ticks:
+        raise click.ClickException(f"{data}: no row has a time, so there is nothing to go by; leave out --time-column")
     for note in [*notes, *dataset.warnings, *_notes(backtest, baseline)]:
         click.echo(f"warning: {note}", err=True)
     if not as_json:
@@ -99,9 +101,7 @@ def backtest_command(
 
 def _config(settings: Config, own: ModelConfig, baseline: Baseline) -> Config:
     """The configuration of an exporter that has this model alone."""
-    model = msgspec.structs.replace(
-        own, name=own.name or baseline.model or "backtest", version=own.version or baseline.version, baseline=None
-    )
+    model = msgspec.structs.replace(own, name=_NAME, version=None, baseline=None)
     limits = LimitsConfig(max_body_bytes=_NO_LIMIT, max_series=_NO_LIMIT)
     return msgspec.structs.replace(settings, models=(model,), limits=limits)
 
@@ -116,8 +116,8 @@ def _without_hours(own: ModelConfig, baseline: Baseline) -> tuple[ModelConfig, l
         for name in [*own.columns, *seasonal]
     }
     note = (
-        f"{len(seasonal)} columns have a season ({shown(seasonal[0])} is one), which needs the time of each row; "
-        "without --time-column they are held against the whole day"
+        f"the season of {shown(seasonal[0])}{f' and {len(seasonal) - 1} more' if len(seasonal) > 1 else ''} needs the "
+        "time of each row; without --time-column it is left out, and the whole day stands in"
     )
     return msgspec.structs.replace(own, columns=columns), [note]
 
@@ -162,8 +162,8 @@ def _notes(backtest: Backtest, baseline: Baseline) -> Iterator[str]:
         yield f"{totals.rejected:,} rows were refused, as the exporter would have refused them"
     absent = [column.name for column in baseline.columns if (column.role, column.name) not in backtest.seen]
     if absent:
-        which = f"{len(absent)} columns of the baseline are not in the data, {shown(absent[0])} is one"
-        yield f"{which}; they count as missing"
+        which = shown(absent[0]) + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
+        yield f"not in the data, and counted as missing: {which} of the baseline's columns"
 
 
 def _summary(backtest: Backtest) -> Iterator[str]:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -42,6 +43,21 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
     if problems:
         raise BaselineError("\n".join(problems))
     return baselines
+
+
+def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]) -> Iterator[str]:
+    """What to say of columns whose hours are told in another time zone than that in which their season was learned."""
+    for model in settings.models:
+        found = baselines.get((model.name, model.version or UNVERSIONED))
+        for column in found.columns if found is not None else ():
+            own = model.columns.get(column.name)
+            if column.season is None or own is None or own.season is False:
+                continue
+            if own.timezone not in (None, column.season.timezone):
+                yield (
+                    f"model {model.name!r}, column {column.name!r}: the season was learned by hours of "
+                    f"{column.season.timezone}, and is held against hours of {own.timezone}"
+                )
 
 
 @click.command("serve")
@@ -119,6 +135,8 @@ def serve(
     telemetry.loaded()
     serving.tune_memory()
     application.ready.set()
+    for note in shifted_seasons(settings, baselines):
+        logger.warning(note)
     logger.info(
         "listening",
         extra={

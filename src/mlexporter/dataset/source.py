@@ -128,6 +128,10 @@ class Dataset(ABC):
         place = f":{line}:{column}" if column else f":{line}" if line else ""
         return DatasetError(f"{self.path}{place}: {message}")
 
+    def changed(self) -> DatasetError:
+        """The error of a file that one pass found otherwise than the pass before."""
+        return self.error("it changed while it was read; build the baseline again when it is written whole")
+
     def no_time(self, value: object, line: int = 0, place: str = "") -> DatasetError:
         """The error of a value in the column of times that is none; `place` where there is no line."""
         plain = isinstance(value, str | int | float) and not isinstance(value, bool)
