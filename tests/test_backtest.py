@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from conftest import baseline, categorical, numeric
 from mlexporter import backtest as backtest_module
 from mlexporter import decode
 from mlexporter.backtest import Backtest
-from mlexporter.baseline import Baseline, encode
+from mlexporter.baseline import Baseline, encode, sealed
 from mlexporter.builder import build
 from mlexporter.cli import main
 from mlexporter.columns import ColumnType
@@ -500,8 +501,8 @@ def test_seasons_need_times(tmp_path: Path) -> None:
     data = write_nested(tmp_path / "data", shuffled)
     result = run(data, "--baseline", tmp_path / "b.json")
     assert result.stderr == (
-        'warning: the season of "x" needs the time of each row; without --time-column it is left out, and the whole day '
-        "stands in\n"
+        'warning: the season of "x" needs the time of each row; without --time-column it is left out, and the '
+        "whole day stands in\n"
     )
     assert result.stdout.splitlines()[-1].startswith("no alarm: ")
     ordered = write_nested(tmp_path / "ordered", history)
@@ -574,3 +575,78 @@ def test_a_closed_pipe_is_no_error_to_see(profile_file: Path, tmp_path: Path) ->
         process.stdout.close()
         assert process.stderr.read() == b""
         process.wait(20)
+
+
+# -- rows that no request would hold as they are -----------------------------------------------------------------------
+
+NORMAL = np.random.default_rng(0).normal(size=5000)
+ONE = baseline(numeric("x", np.quantile(NORMAL, np.linspace(0, 1, 11)).tolist(), NORMAL))
+
+
+def of_file(
+    path: Path, profile: Baseline, data: DataConfig | None = None, types: dict[str, ColumnType | None] | None = None
+) -> tuple[Backtest, list[Any]]:
+    backtest = Backtest(CONFIG, profile)
+    rows_per_tick = 200 if data is None else None
+    return backtest, list(backtest.replay(open_dataset(path, data), types or {}, rows_per_tick))
+
+
+def test_infinity_is_out_of_range(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x\n" + "inf\n-inf\n1\n" * 500)
+    backtest, _ = of_file(path, ONE, types={"x": "numeric"})
+    assert backtest.totals.rejected == 0
+    counts = backtest._store.snapshot().versions[0].counts
+    assert counts is not None
+    assert (counts.bins[0], counts.bins[-2], counts.bins[-1]) == (500, 500, 0)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # class to probability and a class alone, by turns
+        [{"prediction": {"yes": 0.9, "no": 0.1}, "x": 1.0}, {"prediction": "no", "x": 1.0}],
+        # a confidence that is missing, and classes that are no text
+        [{"prediction": "yes", "confidence": 0.9}, {"prediction": "no"}],
+        [{"prediction": True, "confidence": 0.9}, {"prediction": False, "confidence": 0.8}],
+        [{"prediction": 1, "confidence": 0.9}, {"prediction": 0, "confidence": 0.8}],
+    ],
+)
+def test_a_file_against_its_own_baseline_is_quiet(rows: list[Row], tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows * 1000))
+    profile = build(open_dataset(path))
+    assert {column.name for column in profile.columns} >= {"prediction", "confidence"}
+    assert of_file(path, profile)[1] == []
+
+
+def test_rows_before_the_first_time_come_in_its_tick(tmp_path: Path) -> None:
+    """More of them than a chunk holds"""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": 1}\n' * 70_000 + '{"x": 9, "t": "2026-01-01"}\n' * 200)
+    backtest, found = of_file(path, ONE, DataConfig(time="t"))
+    assert {change.tick for change in found} == {1}
+    assert (backtest.totals.ticks, backtest.totals.late, backtest.totals.rows) == (1, 70_000, 70_200)
+
+
+def test_no_time_at_all_is_an_error(profile_file: Path, tmp_path: Path) -> None:
+    data = write_nested(tmp_path / "data", [{"features": {"age": 40}, "at": None}] * 300)
+    result = run(data, "--baseline", profile_file, "--time-column=at")
+    assert result.exit_code == 1
+    assert "no row has a time" in result.stderr
+
+
+def test_times_68_years_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("t,x\n1900-01-01,1\n" + "2026-01-01,1\n" * 500)
+    _, found = of_file(path, ONE, DataConfig(time="t"))
+    assert sorted((change.tier, change.state) for change in found) == [("page", "firing"), ("warn", "firing")]
+
+
+@pytest.mark.parametrize("change", [{"model": "x" * 200}, {"version": "a\nb"}, {"provisional": True}])
+def test_baselines_of_any_name_and_unfinished_ones(change: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_bytes(encode(sealed(msgspec.structs.replace(ONE, **change))))
+    (tmp_path / "a.csv").write_text("x\n" + "1\n" * 500)
+    result = run(tmp_path / "a.csv", "--baseline", tmp_path / "b.json", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout.splitlines()[0])["state"] == "firing"

@@ -310,6 +310,19 @@ def test_backtest_without_times_warns_of_seasons(run: Run, write: Write, tmp_pat
     assert run("backtest", data, f"--baseline={tmp_path / 'b.json'}", "--time-column=at").stderr == ""
 
 
+def test_a_season_in_another_time_zone_is_warned_of(run: Run, write: Write, tmp_path: Path) -> None:
+    config = write("learn.yml", "models: [{name: a, baseline: b.json, columns: {x: {season: true}}}]")
+    data = write("history.csv", table(even(8 * 288), minutes=5))
+    run("baseline", "build", data, "-o", tmp_path / "b.json", "--time-column=at", f"--config.file={config}")
+    column = "models: [{name: a, baseline: b.json, columns: {x: {timezone: %s}}}]"
+    there = run("check", "config", write("there.yml", column % "Asia/Kathmandu"))
+    assert there.exit_code == 0
+    assert (
+        "model 'a', column 'x': the season was learned by hours of UTC, and is held against hours of Asia/Kathmandu"
+    ) in there.stderr
+    assert run("check", "config", write("here.yml", column % "UTC")).stderr == ""
+
+
 def test_backtest_warns_of_what_is_odd(run: Run, write: Write, built: Path) -> None:
     back = write("live.csv", "at,y\n2026-01-02T00:00:00,1\n2026-01-01T00:00:00,2\n")
     stderr = run("backtest", back, f"--baseline={built}", "--time-column=at").stderr

@@ -372,3 +372,19 @@ def test_progress_tells_the_third_pass(tmp_path: Path) -> None:
 
         build(dataset, memory_limit=limit, progress=progress)
         assert done == dict.fromkeys(passes, dataset.units)
+
+
+def test_a_file_that_grows_before_the_last_pass(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("at,x\n" + "".join(f"{1.77e9 + 60 * i},{i % 7}\n" for i in range(12_000)))
+    passes: set[int] = set()
+
+    def progress(number: int, _: int) -> None:
+        if number == 3 and 3 not in passes:
+            with path.open("a") as file:
+                file.write("1770000000,3\n" * 5000)
+        passes.add(number)
+
+    with pytest.raises(DatasetError, match="it changed while it was read"):
+        build(open_dataset(path, TIMED), progress=progress)
+    assert 3 in passes

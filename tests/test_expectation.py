@@ -70,6 +70,8 @@ LEAST = CHI2_12 / 20_000
         (with_days(amount(), divergence=Variation(typical=0.0001, usual=0.0002)), {}, (LEAST, 0.02)),
         (with_days(amount(500), divergence=Variation(typical=0.01, usual=0.02)), {}, (CHI2_12 / 1000, 0.07)),
         # said by the configuration, whatever the days say; but never less than what can be resolved
+        (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {"warn_tolerance": 0.1}, (0.1, 0.25)),
+        # and where it says one tier, the other one follows: no page for less than a warning
         (with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)), {"warn_tolerance": 0.3}, (0.3, 0.3)),
         (
             with_days(amount(), divergence=Variation(typical=0.01, usual=0.05)),

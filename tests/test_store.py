@@ -5,7 +5,9 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -916,3 +918,37 @@ def test_each_tick_prepares_the_next_hour(monkeypatch: pytest.MonkeyPatch) -> No
         store.tick()
         store.snapshot()
     assert prepared == [clock.now - 30, clock.now - 15, clock.now]
+
+
+def test_a_bug_in_the_alarm_of_one_version_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(
+        Config(models=tuple(ModelConfig(name="m", version=version) for version in "123")),
+        {("m", version): baseline(*PROFILE.columns) for version in "123"},
+        Clock(),
+    )
+    advance = Alarm.advance
+    broken = find(store, "2").monitor
+
+    def advancing(self: Alarm, state: AlarmState, *arguments: Any) -> AlarmState:
+        assert broken is not None
+        if self is broken.alarm:
+            raise RuntimeError("a bug")
+        return advance(self, state, *arguments)
+
+    monkeypatch.setattr(Alarm, "advance", advancing)
+    store.observe([drifted(40, version=version) for version in "123"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        store.tick()
+    assert store.alarm("m", "2") is None
+    assert alarm_of(store, "1").firing.any()
+    assert alarm_of(store, "3").firing.any()
+
+
+def test_a_baseline_file_that_was_saved_while_it_was_learned_is_watched() -> None:
+    """It goes on no more."""
+    provisional = msgspec.structs.replace(PROFILE, provisional=True)
+    store = Store(Config(models=(ModelConfig(name="m", version="1"),)), {("m", "1"): provisional}, Clock())
+    store.observe([drifted(40)])
+    store.tick()
+    assert alarm_of(store).firing.any()
+    assert store.snapshot().versions[0].reference is not None
