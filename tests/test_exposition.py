@@ -115,6 +115,10 @@ class SlowCollector:
             add("values_invalid_total", int(counts.invalid[i]), *own)
             if isinstance(column, NumericColumn):
                 fine = counts.bins[begin : begin + size].tolist()
+                reference_fine = reference.bins[begin : begin + size].tolist()
+                for le, upto in self._buckets(column, reference_fine):
+                    if sum(reference_fine[:-1]):
+                        add("column_baseline_value_ratio", upto / sum(reference_fine[:-1]), *own, le)
                 histogram = families["mlexporter_column_value"]
                 assert isinstance(histogram, HistogramMetricFamily)
                 histogram.add_metric(

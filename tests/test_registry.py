@@ -17,7 +17,7 @@ OLD = baseline(numeric("x", (0.0, 1.0, 2.0), [0.5, 1.5]), categorical("plan", {"
 NEW = baseline(numeric("x", (0.0, 1.0), [0.5]))
 # 23 of any version; x: 2 x 5 bins, 5 of the histogram, invalid, 5 of the alarm, 9 gauges a window;
 # plan: 2 x 4 bins, invalid, 5 of the alarm, 7 gauges
-OLD_SERIES = 23 + (10 + 5 + 1 + 5 + 2 * 9) + (8 + 1 + 5 + 2 * 7)
+OLD_SERIES = 23 + (10 + 5 + 2 + 1 + 5 + 2 * 9) + (8 + 1 + 5 + 2 * 7)
 
 
 def registry(

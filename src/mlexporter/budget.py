@@ -21,7 +21,8 @@ def series_of(columns: Iterable[Column], windows: int) -> int:
         if isinstance(column, NumericColumn):
             bins = len(column.coarse) + 2
             buckets = len(column.coarse) + 2  # at most a bucket per edge but the lowest, +Inf, count and sum
-            total += 2 * bins + buckets + 1 + _NUMERIC_GAUGES * windows
+            edges = len(column.coarse) - 1
+            total += 2 * bins + buckets + edges + 1 + _NUMERIC_GAUGES * windows
         else:
             total += 2 * len(column.counts) + 1 + _CATEGORICAL_GAUGES * windows
     return total

@@ -76,6 +76,9 @@ class _HistogramLines:
     def __init__(self, binner: Binner, labels: Mapping[str, str]) -> None:
         name = metrics.COLUMN_VALUE.name
         self.prefixes: list[bytes] = []
+        self.edge_prefixes: list[bytes] = []
+        edges_at: list[int] = []
+        values_end: list[int] = []
         begins: list[int] = []
         ends: list[int] = []
         self._sums_at: list[int] = []
@@ -86,6 +89,9 @@ class _HistogramLines:
             missing = int(binner.offsets[i + 1]) - 1
             for edge in _bucket_edges(column):
                 le = _go(column.edges[edge])
+                edges_at.append(len(self.prefixes))
+                values_end.append(missing)
+                self.edge_prefixes.append(prefix(metrics.COLUMN_BASELINE_VALUE_RATIO.name, {**own, "edge": le}))
                 self.prefixes.append(prefix(f"{name}_bucket", {**own, "le": le}))
                 begins.append(begin)
                 ends.append(begin + edge + 1)
@@ -100,6 +106,7 @@ class _HistogramLines:
             if has_sum:
                 self._sums_at.append(len(self.prefixes) - 1)
                 self._sum_columns.append(i)
+        self._edges_at, self._values_end = np.array(edges_at, dtype=np.int64), np.array(values_end, dtype=np.int64)
         self._begins, self._ends = np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
         self._columns = [int(offset) for offset in binner.offsets[: len(binner.numeric)]]
 
@@ -111,6 +118,15 @@ class _HistogramLines:
         values: Floats = (cumulative[self._ends] - cumulative[self._begins]).astype(np.float64)
         values[self._sums_at] = np.add.reduceat(sums, self._columns)[self._sum_columns]
         return values
+
+
+    def ratios(self, bins: Ints) -> Floats:
+        """The shares of the values up to each edge; NaN where there is no value."""
+        cumulative = np.concatenate([[0], np.cumsum(bins)])
+        before = cumulative[self._begins[self._edges_at]]
+        with np.errstate(invalid="ignore"):
+            ratios: Floats = (cumulative[self._ends[self._edges_at]] - before) / (cumulative[self._values_end] - before)
+        return ratios
 
 
 def _bucket_edges(column: NumericColumn) -> Iterator[int]:
@@ -135,7 +151,7 @@ class _VersionLines:
         ]
         self.bins = [prefix(metrics.COLUMN_BIN.name, own) for own in bins]
         self._ratios = [prefix(metrics.COLUMN_BASELINE_RATIO.name, own) for own in bins]
-        self._ratios_of: tuple[Reference, list[bytes]] | None = None
+        self._ratios_of: tuple[Reference, list[bytes], list[bytes]] | None = None
         self.invalid = [prefix(metrics.VALUES_INVALID.name, own) for own in columns]
         self.histogram = _HistogramLines(monitor.binner, labels)
         self.dispersion = [prefix(metrics.COLUMN_DISPERSION.name, own) for own in columns]
@@ -148,13 +164,16 @@ class _VersionLines:
             for window, _, _ in snapshot.windows
         ]
 
-    def ratios(self, reference: Reference) -> list[bytes]:
-        """The lines of the baseline's shares, numbers and all, which change with the baseline only."""
+    def ratios(self, reference: Reference) -> tuple[list[bytes], list[bytes]]:
+        """The lines of the baseline's shares, numbers and all, which change with the baseline only: of the bins, and of
+        the values up to the edges.
+        """
         if self._ratios_of is None or self._ratios_of[0] is not reference:
-            family = _Family()
-            family.add(self._ratios, self.monitor.statistician.baseline_ratios(reference))
-            self._ratios_of = (reference, family.parts)
-        return self._ratios_of[1]
+            of_bins, of_values = _Family(), _Family()
+            of_bins.add(self._ratios, self.monitor.statistician.baseline_ratios(reference))
+            of_values.add(self.histogram.edge_prefixes, self.histogram.ratios(reference.bins))
+            self._ratios_of = (reference, of_bins.parts, of_values.parts)
+        return self._ratios_of[1:]
 
 
 class _Family:
@@ -246,7 +265,9 @@ class Exposition:
         assert version.counts is not None
         counts = version.counts
         families[metrics.COLUMN_BIN.name].add(lines.bins, statistician.exported(counts.bins).astype(np.float64))
-        families[metrics.COLUMN_BASELINE_RATIO.name].parts += lines.ratios(version.reference)
+        of_bins, of_values = lines.ratios(version.reference)
+        families[metrics.COLUMN_BASELINE_RATIO.name].parts += of_bins
+        families[metrics.COLUMN_BASELINE_VALUE_RATIO.name].parts += of_values
         families[metrics.VALUES_INVALID.name].add(lines.invalid, counts.invalid.astype(np.float64))
         families[metrics.COLUMN_VALUE.name].add(
             lines.histogram.prefixes, lines.histogram.values(counts.bins, counts.sums)

@@ -52,6 +52,12 @@ COLUMN_VALUE = Metric(
     "Values of a numeric column; buckets end at the baseline's deciles.",
     _COLUMN,
 )
+COLUMN_BASELINE_VALUE_RATIO = Metric(
+    "mlexporter_column_baseline_value_ratio",
+    "gauge",
+    "Share of the baseline's values of a numeric column up to the edge of a bucket, missing values apart.",
+    (*_COLUMN, "edge"),
+)
 WINDOW_SAMPLES = Metric(
     "mlexporter_column_window_samples", "gauge", "Samples in the window, missing values among them.", _WINDOW
 )
@@ -161,6 +167,7 @@ RELOAD_TIMESTAMP = Metric(
     "gauge",
     "Unix time of the last successful load of the configuration.",
 )
+SERIES_LIMIT = Metric("mlexporter_series_limit", "gauge", "limits.max_series, which mlexporter_series stays under.")
 SERIES = Metric("mlexporter_series", "gauge", "Series of the models on this page; limits.max_series bounds it.")
 SCRAPE_DURATION = Metric(
     "mlexporter_scrape_duration_seconds",
@@ -169,13 +176,13 @@ SCRAPE_DURATION = Metric(
 )
 
 MODEL_METRICS: Final = (
-    SAMPLES, LAST_SAMPLE, MODEL_INFO, BASELINE_ROWS, COLUMN_BIN, COLUMN_BASELINE_RATIO, COLUMN_VALUE, WINDOW_SAMPLES,
-    PSI, PSI_NOISE_FLOOR, JS_DISTANCE, HELLINGER_DISTANCE, KS_DISTANCE, WASSERSTEIN, MISSING_RATIO, OUT_OF_RANGE_RATIO,
+    SAMPLES, LAST_SAMPLE, MODEL_INFO, BASELINE_ROWS, COLUMN_BIN, COLUMN_BASELINE_RATIO, COLUMN_VALUE,
+    COLUMN_BASELINE_VALUE_RATIO, WINDOW_SAMPLES, PSI, PSI_NOISE_FLOOR, JS_DISTANCE, HELLINGER_DISTANCE, KS_DISTANCE, WASSERSTEIN, MISSING_RATIO, OUT_OF_RANGE_RATIO,
     NEW_CATEGORY_RATIO, DRIFT_LOG_EVIDENCE, DRIFT_LOG_THRESHOLD, COLUMN_TOLERANCE, COLUMN_DISPERSION, VALUES_INVALID,
     VALUES_UNKNOWN_COLUMN, INFERENCE_DURATION, INFERENCE_ERRORS,
 )  # fmt: skip
 EXPORTER_METRICS: Final = (
     SAMPLES_REJECTED, HTTP_REQUESTS, HTTP_DURATION, BUILD_INFO, RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, SERIES,
-    SCRAPE_DURATION,
+    SERIES_LIMIT, SCRAPE_DURATION,
 )  # fmt: skip
 ALL: Final = (*MODEL_METRICS, *EXPORTER_METRICS)

@@ -174,6 +174,7 @@ class Application:
             snapshot = self._store.snapshot()
             models = self._exposition.page(snapshot, openmetrics=openmetrics)
         self._telemetry.series.set(snapshot.series)
+        self._telemetry.series_limit.set(self._config.limits.max_series)
         self._telemetry.scrape_duration.observe(time.perf_counter() - start)
         own = self._telemetry.page(openmetrics=openmetrics)
         return b"".join((models, own, _OPENMETRICS_END if openmetrics else b""))

@@ -56,6 +56,7 @@ class Telemetry:
         self._reload_successful = self._gauge(metrics.RELOAD_SUCCESSFUL)
         self._reload_timestamp = self._gauge(metrics.RELOAD_TIMESTAMP)
         self.series = self._gauge(metrics.SERIES)
+        self.series_limit = self._gauge(metrics.SERIES_LIMIT)
         self.scrape_duration = self._histogram(metrics.SCRAPE_DURATION, _HTTP_BUCKETS)
 
     def _counter(self, metric: Metric) -> Counter:
