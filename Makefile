@@ -51,3 +51,7 @@ $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
+
+# promtool of Prometheus 3, beside that of Prometheus 2 which Debian has. Without service discovery it takes half the time.
+tools/promtool/bin/promtool: tools/promtool/go.mod tools/promtool/go.sum
+	cd tools/promtool && go build -trimpath -tags remove_all_sd -o bin/promtool github.com/prometheus/prometheus/cmd/promtool
