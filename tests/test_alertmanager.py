@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,11 +47,6 @@ def example() -> dict[str, Any]:
 @needs("amtool")
 def test_amtool_accepts_the_example() -> None:
     assert "SUCCESS" in run("amtool", "check-config", str(EXAMPLE))
-
-
-@needs("promtool")
-def test_promtool_accepts_the_example() -> None:
-    assert "SUCCESS" in run("promtool", "check", "config", str(FOLDER / "prometheus.example.yml"))
 
 
 @needs("amtool")
@@ -121,10 +116,12 @@ def test_every_alert_that_is_routed_or_inhibited_is_documented() -> None:
 
 RUNBOOKS = "https://github.com/mlexporter/mlexporter/blob/main/docs/runbooks"
 DASHBOARD = "https://grafana.example.com/d/mlexporter?var-model=churn&var-column=age"
-KUBERNETES = {"namespace": "shop", "job": "mlexporter"}
+KUBERNETES: dict[str, Any] = {"namespace": "shop", "job": "mlexporter"}
 
 
-def alert(name: str, annotations: Mapping[str, str] | None = None, *, status: str = "firing", **labels: str) -> Any:
+def alert(
+    name: str, annotations: dict[str, str] | None = None, *, status: str = "firing", **labels: str
+) -> dict[str, Any]:
     given = {"alertname": name, "severity": "warning", "model": "churn", "version": "7"} | labels
     return {
         "status": status,
@@ -287,7 +284,7 @@ def test_without_kubernetes_and_without_grafana(render: Any) -> None:
 
 @needs("amtool")
 def test_an_alert_of_the_exporter_itself(render: Any) -> None:
-    nothing = dict.fromkeys(("evidence", "psi"), "")
+    nothing = {"evidence": "", "psi": ""}
     down = alert("MLExporterDown", nothing, severity="critical", model="", version="", instance="10.0.0.1:9877")
     assert render("title", down) == "[FIRING:1] MLExporterDown instance=10.0.0.1:9877"
     assert render("slack.text", down).startswith("*MLExporterDown* instance `10.0.0.1:9877`\n")
@@ -368,7 +365,7 @@ def sinks() -> Iterator[Sink]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            sink.got.append((self.path, self.headers["Authorization"], body))
+            kept.got.append((self.path, self.headers["Authorization"], body))
             self.send_response(202 if self.path == "/pagerduty" else 200)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -378,11 +375,11 @@ def sinks() -> Iterator[Sink]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        sink = Sink(server.server_address[1])
+        kept = Sink(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield sink
+            yield kept
         finally:
             server.shutdown()
             thread.join()
@@ -483,7 +480,7 @@ def test_fifty_columns_are_one_message(alertmanager: str, sink: Sink) -> None:
 
 @needs("prometheus-alertmanager")
 def test_a_page(alertmanager: str, sink: Sink) -> None:
-    names = {"severity": "critical", "model": "a-page", "team": "pricing", **KUBERNETES}
+    names: dict[str, Any] = {"severity": "critical", "model": "a-page", "team": "pricing", **KUBERNETES}
     predictions = alert("MLExporterPredictionDrift", role="prediction", column="prediction", **names)
     post(alertmanager, [predictions, alert("MLExporterInferenceErrors", {"evidence": ""}, **names)])
     for path in ("/pagerduty", "/slack", "/trigger"):
@@ -577,10 +574,49 @@ def test_an_exporter_that_is_down_silences_nothing_critical(alertmanager: str) -
 
 # -- the real Prometheus ----------------------------------------------------------------------------------------------
 
+POD = "__meta_kubernetes_pod_"
+
+
+def without_discovery(pods: list[Labels]) -> dict[str, Any]:
+    """The example with pods that are told instead of asked for: not every build of Prometheus knows Kubernetes."""
+    config: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.example.yml").read_text(encoding="utf-8"))
+    _, kubernetes = config["scrape_configs"]
+    assert kubernetes.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    kubernetes["static_configs"] = [{"targets": ["10.0.0.9:1"], "labels": pod} for pod in pods]
+    return config
+
+
+@needs("promtool")
+def test_promtool_accepts_the_example(tmp_path: Path) -> None:
+    path = tmp_path / "prometheus.yml"
+    path.write_text(json.dumps(without_discovery([])))
+    assert "SUCCESS" in run("promtool", "check", "config", str(path))
+    if (FOLDER / "rules").exists():
+        shutil.copytree(FOLDER / "rules", tmp_path / "rules")
+        assert "SUCCESS" in run("promtool", "check", "config", str(path))
+
+
+def pod(name: str, ip: str, *, scrape: str = "true", phase: str = "Running", team: str = "pricing") -> Labels:
+    return {
+        f"{POD}annotation_prometheus_io_scrape": scrape,
+        f"{POD}annotation_prometheus_io_port": "9877",
+        f"{POD}phase": phase,
+        f"{POD}ip": ip,
+        f"{POD}name": name,
+        f"{POD}label_team": team,
+        "__meta_kubernetes_namespace": "shop",
+    }
+
 
 @needs("prometheus")
-def test_labels_of_alerts_as_prometheus_sends_them(tmp_path: Path) -> None:
-    config = yaml.safe_load((FOLDER / "prometheus.example.yml").read_text(encoding="utf-8"))
+def test_labels_as_prometheus_sets_them(tmp_path: Path) -> None:
+    """Of pods, and of alerts on their way to Alertmanager."""
+    two_ports = [pod("churn-1", "10.0.0.1")] * 2
+    others = [pod("no", "10.0.0.3", scrape=""), pod("over", "10.0.0.4", phase="Succeeded")]
+    config = without_discovery([*two_ports, pod("churn-2", "fd00::2", team=""), *others])
+    config["scrape_configs"] = config["scrape_configs"][1:]
+    config["scrape_configs"][0]["scrape_interval"] = "1h"
+    config["global"]["evaluation_interval"] = "1s"
     rules = [
         {"alert": "ByNamespace", "expr": "vector(1)", "labels": {"namespace": "pricing-eu"}},
         {"alert": "ByModel", "expr": "vector(1)", "labels": {"namespace": "shop", "model": "price-2"}},
@@ -591,20 +627,24 @@ def test_labels_of_alerts_as_prometheus_sends_them(tmp_path: Path) -> None:
     (tmp_path / "rules" / "test.yaml").write_text(json.dumps({"groups": [{"name": "test", "rules": rules}]}))
     port = free_port()
     with sinks() as sink:
-        config["global"]["evaluation_interval"] = "1s"
-        config["scrape_configs"] = []
         config["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": [sink.url.removeprefix("http://")]}]}]
         (tmp_path / "prometheus.yml").write_text(json.dumps(config))
         with running(
             "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb",
-            f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+            f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--rules.alert.resend-delay=1s",
             url=f"http://127.0.0.1:{port}", log=tmp_path / "log",
-        ):  # fmt: skip
+        ) as url:  # fmt: skip
 
             def sent() -> dict[str, Any]:
                 return {one["labels"]["alertname"]: one for body in sink.bodies("/api/v2/alerts") for one in body}
 
             poll(lambda: len(sent()) == len(rules), SECONDS)
+            targets = requests.get(f"{url}/api/v1/targets?state=active", timeout=10).json()["data"]["activeTargets"]
+    job = {"job": "mlexporter-kubernetes", "namespace": "shop"}
+    assert sorted((one["labels"] for one in targets), key=str) == [
+        job | {"instance": "10.0.0.1:9877", "pod": "churn-1", "team": "pricing"},
+        job | {"instance": "[fd00::2]:9877", "pod": "churn-2"},
+    ]
     teams = {name: one["labels"].get("team") for name, one in sent().items()}
     assert teams == {"ByNamespace": "pricing", "ByModel": "pricing", "Nobody": None, "Kept": "fraud"}
     assert sent()["Nobody"]["labels"] == {"alertname": "Nobody", "cluster": "production"}
