@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -449,23 +450,24 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterat
         yield url
 
 
-def post(url: str, alerts: list[Any]) -> None:
-    bodies = [
-        {key: one[key] for key in ("labels", "annotations", "startsAt", "endsAt") if key in one} for one in alerts
-    ]
-    for body in bodies:
-        if body.get("endsAt", "").startswith("0001"):
-            del body["endsAt"]
+def post(url: str, alerts: list[Any], **times: str) -> None:
+    """Alerts as Prometheus sends them; times are startsAt, which is now if it is not given, and endsAt."""
+    bodies = [{"labels": one["labels"], "annotations": one.get("annotations", {})} | times for one in alerts]
     answer = requests.post(f"{url}/api/v2/alerts", json=bodies, timeout=10)
     assert answer.status_code == 200, answer.text
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 @needs("prometheus-alertmanager")
 def test_fifty_columns_are_one_message(alertmanager: str, sink: Sink) -> None:
     columns = [drift(f"c{i:02}", model="one-page") for i in range(50)]
     others = [alert("MLExporterMissingValues", model="one-page", role="feature", column="c01", **KUBERNETES)]
-    post(alertmanager, columns + others)
-    poll(lambda: sink.bodies("/slack"), SECONDS)
+    start = now()
+    post(alertmanager, columns + others, startsAt=start)
+    poll(lambda: "one-page" in str(sink.bodies("/slack")), SECONDS)
     poll(lambda: any("one-page" in str(body) for body in sink.bodies("/trigger")), SECONDS)
     (message,) = (body for body in sink.bodies("/slack") if "one-page" in str(body))
     assert message["channel"] == "#ml-alerts"
@@ -473,7 +475,7 @@ def test_fifty_columns_are_one_message(alertmanager: str, sink: Sink) -> None:
     assert attachment["title"] == "[FIRING:51] 51 mlexporter alerts model one-page version 7 namespace shop"
     assert attachment["text"].endswith("and 41 more\n")
     assert attachment["color"] == "warning"
-    post(alertmanager, [one | {"endsAt": "2026-11-21T13:00:00+01:00"} for one in columns + others])
+    post(alertmanager, columns + others, startsAt=start, endsAt=now())
     poll(lambda: "[RESOLVED] 51 mlexporter alerts" in str(sink.bodies("/slack")), SECONDS)
     assert len([body for body in sink.bodies("/slack") if "one-page" in str(body)]) == 2
 
@@ -482,7 +484,8 @@ def test_fifty_columns_are_one_message(alertmanager: str, sink: Sink) -> None:
 def test_a_page(alertmanager: str, sink: Sink) -> None:
     names: dict[str, Any] = {"severity": "critical", "model": "a-page", "team": "pricing", **KUBERNETES}
     predictions = alert("MLExporterPredictionDrift", role="prediction", column="prediction", **names)
-    post(alertmanager, [predictions, alert("MLExporterInferenceErrors", {"evidence": ""}, **names)])
+    start = now()
+    post(alertmanager, [predictions, alert("MLExporterInferenceErrors", {"evidence": ""}, **names)], startsAt=start)
     for path in ("/pagerduty", "/slack", "/trigger"):
         poll(lambda path=path: any("a-page" in str(body) for body in sink.bodies(path)), SECONDS)  # type: ignore[misc]
     (page,) = (body for body in sink.bodies("/pagerduty") if "a-page" in str(body))
@@ -493,7 +496,8 @@ def test_a_page(alertmanager: str, sink: Sink) -> None:
     assert (payload["severity"], payload["component"], payload["group"]) == ("critical", "a-page", "shop")
     details = payload["custom_details"]
     assert (details["model"], details["version"], details["resolved"]) == ("a-page", "7", "")
-    assert "evidence 3.2 nats over the threshold, PSI 0.25, since 2026-11-21 10:30 UTC" in details["firing"]
+    since = start.replace("T", " ")[:16]
+    assert f"evidence 3.2 nats over the threshold, PSI 0.25, since {since} UTC" in details["firing"]
     assert details["firing"].count("what to do") == 2
     assert [link["text"] for link in page["links"]] == ["What to do", "Dashboard"]
     (told,) = (body for body in sink.bodies("/slack") if "a-page" in str(body))
@@ -570,6 +574,36 @@ def test_an_exporter_that_is_down_silences_nothing_critical(alertmanager: str) -
         return {one["labels"]["alertname"] for one in found if one["status"]["inhibitedBy"]}
 
     poll(lambda: inhibited() == {"MLExporterFeatureDrift"}, SECONDS)
+
+
+@needs("prometheus-alertmanager")
+@needs("amtool")
+def test_silences_as_they_are_documented(alertmanager: str) -> None:
+    section = (ROOT / "docs" / "alerting.md").read_text(encoding="utf-8").split("\n## Silence\n")[1].split("\n## ")[0]
+    shown = "\n".join(re.findall(r"^```console\n(.*?)^```$", section, re.M | re.S))
+    commands = re.findall(r"^\$ (amtool .*)$", re.sub(r"\\\n\s*", "", shown), re.M)
+
+    def amtool(command: str) -> str:
+        return run("bash", "-c", command.replace("$ALERTMANAGER", alertmanager))
+
+    try:
+        told = [amtool(command) for command in commands]
+        silences = requests.get(f"{alertmanager}/api/v2/silences", timeout=10).json()
+        assert len(silences) == sum(" silence add " in command for command in commands) == 3
+        assert {one["createdBy"] for one in silences} == {"ana"}
+        assert told[-2].count("churn") >= 2
+        labels = {
+            "alertname": "MLExporterFleetDrift",
+            "model": "churn",
+            "version": "7",
+            "column": "age",
+            "job": "quiet",
+        }
+        post(alertmanager, [{"labels": labels}])
+        poll(lambda: "MLExporterFleetDrift" in amtool(f"{commands[-1]} job=quiet"), SECONDS)
+    finally:
+        ids = amtool("amtool --alertmanager.url=$ALERTMANAGER silence query --quiet").split()
+        amtool(f"amtool --alertmanager.url=$ALERTMANAGER silence expire {' '.join(ids)}")
 
 
 # -- the real Prometheus ----------------------------------------------------------------------------------------------
