@@ -1,7 +1,10 @@
 """Docs and code together: what the documentation names exists, and what exists is documented."""
 
 import io
+import json
 import re
+import shutil
+import subprocess
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +15,7 @@ import click
 import numpy as np
 import prometheus_client
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Clock, baseline, categorical, numeric
@@ -28,6 +32,15 @@ ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 _IDS = [str(path.relative_to(ROOT)) for path in DOCS]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Names of recorded series: level:metric:operations.
+_RECORDED = re.compile(r"\bfleet:\w+:\w+")
+
+
+def rules_of(path: Path) -> list[dict[str, Any]]:
+    groups = yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
 
 # -- reading Markdown -------------------------------------------------------------------------------------------------
 
@@ -124,7 +137,8 @@ def test_every_metric_has_an_example() -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=_IDS)
 def test_every_metric_that_is_named_exists(path: Path) -> None:
-    named = set(re.findall(r"(?<![\w/])mlexporter_[a-z_]*[a-z](?![a-z_(])", path.read_text(encoding="utf-8")))
+    text = _RECORDED.sub("", path.read_text(encoding="utf-8"))
+    named = set(re.findall(r"(?<![\w/])mlexporter_[a-z_]*[a-z](?![a-z_(])", text))
     assert sorted(named - _NAMES) == []
 
 
@@ -143,6 +157,77 @@ def test_readme_shows_a_scrape_and_nothing_else() -> None:
     for sample in shown:
         check_series(sample.name, set(sample.labels))
     assert {metrics.SAMPLES.name, metrics.COLUMN_BIN.name, metrics.PSI.name} <= {sample.name for sample in shown}
+
+
+# -- rules and alerts -------------------------------------------------------------------------------------------------
+
+RULES = [rule for path in sorted((ROOT / "prometheus" / "rules").glob("*.yaml")) for rule in rules_of(path)]
+RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+
+
+def test_every_recorded_series_that_is_named_exists() -> None:
+    recorded = {rule["record"] for rule in RULES if "record" in rule}
+    if recorded:
+        named = {(path.name, name) for path in DOCS for name in _RECORDED.findall(path.read_text(encoding="utf-8"))}
+        assert sorted((path, name) for path, name in named if name not in recorded) == []
+
+
+def test_every_alert_that_is_named_exists() -> None:
+    known = {path.stem for path in RUNBOOKS}
+    for path in DOCS:
+        assert set(re.findall(r"\bMLExporter[A-Z]\w+", path.read_text(encoding="utf-8"))) <= known, path
+
+
+def test_every_alert_has_a_runbook_and_a_line_in_the_table() -> None:
+    lines = list(rows(text_of("docs/alerting.md"), "alert"))
+    listed = {code(line["alert"]): (line["severity"], line["for"]) for line in lines}
+    assert [name for line in lines for name in re.findall(r"runbooks/(\w+)\.md", line["fires when"])] == list(listed)
+    assert sorted(listed) == [path.stem for path in RUNBOOKS]
+    alerts = {rule["alert"]: (rule["labels"]["severity"], rule.get("for", "0m")) for rule in RULES if "alert" in rule}
+    if alerts:
+        assert listed == alerts
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+def test_runbooks_have_the_same_parts(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert headings(text) == [path.stem, "Meaning", "Impact", "Diagnosis", "Mitigation"]
+    severities = {code(line["alert"]): line["severity"] for line in rows(text_of("docs/alerting.md"), "alert")}
+    assert f"\nSeverity: {severities[path.stem]}. " in text
+    assert blocks(text, "promql")
+    assert blocks(text, "console")
+
+
+def queries(text: str) -> list[str]:
+    """Expressions, which are kept apart by empty lines and by comments."""
+    lines = re.sub(r"^#.*$", "", "\n".join(blocks(text, "promql")), flags=re.MULTILINE)
+    return [query.strip() for query in re.split(r"\n\s*\n", lines) if query.strip()]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_queries_are_promql(tmp_path: Path) -> None:
+    found = [query for path in DOCS for query in queries(path.read_text(encoding="utf-8"))]
+    assert len(found) > 100
+    rules = [{"record": "query", "expr": query, "labels": {"n": str(n)}} for n, query in enumerate(found)]
+    (tmp_path / "queries.yaml").write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+    command = ["promtool", "check", "rules", str(tmp_path / "queries.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+_TARGET_LABELS = {"cluster", "instance", "job", "namespace", "pod", "team"}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=_IDS)
+def test_queries_select_by_labels_that_exist(path: Path) -> None:
+    for query in queries(path.read_text(encoding="utf-8")):
+        for prefix, name, selector in re.findall(r"(fleet:)?\b(mlexporter_\w+)[:\w]*\{([^}]*)\}", query):
+            wanted = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", selector))
+            known = set(_BY_SERIES[name].labels) | {"le"} if not prefix else COLUMN_LABELS
+            assert wanted <= known | _TARGET_LABELS, query
+
+
+COLUMN_LABELS = {"model", "version", "previous_version", "role", "column", "bin", "tier", "window", "baseline_hash"}
 
 
 # -- the running exporter ---------------------------------------------------------------------------------------------
