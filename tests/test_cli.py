@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conftest import baseline, categorical, numeric
-from mlexporter import __version__, serving
+from mlexporter import __version__, addresses
 from mlexporter.baseline import encode
 from mlexporter.cli import main
 from mlexporter.commands.serve import load_baselines
@@ -424,7 +424,7 @@ def test_serve_with_other_options(run: Run, option: str) -> None:
     ],
 )
 def test_addresses(address: str, host: str, port: int) -> None:
-    assert serving.split_address(address) == (host, port)
+    assert addresses.split_address(address) == (host, port)
 
 
 def test_the_server_is_imported_only_to_serve() -> None:
