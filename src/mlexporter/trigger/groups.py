@@ -25,6 +25,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         served: whether the group fires and has had its run.
         waiting: whether it fires, and was told to wait for the end of the cool-down.
         run: the last run.
+        route: which one started it.
         phase: how far that is.
         started: when that was started.
         cooling: the start from which the cool-down counts, that of the last run that did not fail.
@@ -36,6 +37,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     served: bool = False
     waiting: bool = False
     run: str = ""
+    route: str = ""
     phase: Phase | None = None
     started: datetime | None = None
     cooling: datetime | None = None
@@ -81,7 +83,8 @@ def decide(group: Group | None, cooldown: float, now: datetime) -> Decision:
         return Decision.REPEAT
     if group.phase == "interrupted":
         return Decision.START
-    if group.cooling is not None and 0 <= (now - group.cooling).total_seconds() < cooldown:
+    # a clock that was set back a little does not end the cool-down, one that was far in the future does not prolong it
+    if group.cooling is not None and abs((now - group.cooling).total_seconds()) < cooldown:
         return Decision.COOLDOWN
     return Decision.START
 
@@ -102,9 +105,8 @@ def _after(group: Group, record: Record) -> Group:
         return record.state
     group = change(group, heard=record.time)
     if record.event == "start":
-        return change(
-            group, firing=True, served=False, waiting=False, run=record.run, phase="pending", started=record.time
-        )
+        group = change(group, firing=True, served=False, waiting=False)
+        return change(group, run=record.run, route=record.route, phase="pending", started=record.time)
     if record.event == "end" and record.run == group.run:
         succeeded = record.outcome == "succeeded"
         cooling = group.started if succeeded else group.cooling

@@ -1,4 +1,4 @@
-"""Sends a request, once. Redirects are never followed: a token goes to the host of the configuration and to no other."""
+"""Sends a request, once. Redirects are never followed: a token goes to the configuration's host and to no other."""
 
 import http.client
 import urllib.error
