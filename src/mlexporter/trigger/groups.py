@@ -54,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str = ""
     outcome: Phase | None = None
     attempts: int = 0
-    seconds: float = 0.0
+    seconds: float | None = None
     detail: str = ""
     labels: dict[str, str] = {}
     dry_run: bool = False

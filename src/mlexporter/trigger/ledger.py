@@ -87,7 +87,7 @@ class Ledger:
         detail: str = "",
         labels: dict[str, str] | None = None,
         attempts: int = 0,
-        seconds: float = 0.0,
+        seconds: float | None = None,
     ) -> None:
         record = Record(
             time=self._now(), event=event, group=key, run=run, route=route, action=action, outcome=outcome,
