@@ -66,24 +66,20 @@ ACTION = f"http: {URL}"
                 "in [brackets]",
             ],
         ),
-        (changed("action: x", "action: y"), ['4:61: routes[0].action: "y" is no action; known here are x']),
+        (changed("action: x", "action: y"), ['4:63: routes[0].action: "y" is no action; known here are x']),
         (
             changed("'severity=\"critical\"'", "'severity=~\"(\"', nonsense"),
             [
                 '4:31: routes[0].matchers[0]: "(" is no regular expression: missing ), unterminated subpattern at position 0; '
                 'use a label, one of = != =~ !~, and a value in double quotes, such as severity="critical"',
-                '4:47: routes[0].matchers[1]: "nonsense" is no matcher; '
+                '4:48: routes[0].matchers[1]: "nonsense" is no matcher; '
                 'use a label, one of = != =~ !~, and a value in double quotes, such as severity="critical"',
             ],
         ),
         (changed("['severity=\"critical\"']", "[]"), ["4:30: routes[0].matchers: has 0 items; use 1 to 32"]),
         (
-            LEAST + "  \n",
-            [],
-        ),
-        (
             LEAST.rstrip()[:-1] + ", {name: r, matchers: [a=b], action: x}]",
-            ['4:73: routes[1].name: "r" is routes[0] already; give it another name'],
+            ['4:74: routes[1].name: "r" is routes[0] already; give it another name'],
         ),
         (changed(ACTION, ""), ["3:14: actions.x: has nothing to do; give exactly one of http, github, argo, command"]),
         (
@@ -93,23 +89,23 @@ ACTION = f"http: {URL}"
         (
             changed(ACTION, "command: {arguments: ['{{ labels.model }}', b]}"),
             [
-                "3:36: actions.x.command.arguments[0]: the program is a template; no alert may choose what runs here",
+                "3:37: actions.x.command.arguments[0]: the program is a template; no alert may choose what runs here",
             ],
         ),
         (
             changed(URL, '{url: "https://h/{{ lables.x }}", body: {a: [1, "{{ nope( }}"]}}'),
             [
-                '3:26: actions.x.http.url: "https://h/{{ lables.x }}" names the unknown variable lables; '
+                '3:27: actions.x.http.url: "https://h/{{ lables.x }}" names the unknown variable lables; '
                 "did you mean labels?",
-                '3:68: actions.x.http.body.a[1]: "{{ nope( }}" is no valid template: '
+                '3:69: actions.x.http.body.a[1]: "{{ nope( }}" is no valid template: '
                 "unexpected '}', expected ')'",
             ],
         ),
         (
             changed(URL, '{url: "https://h/", headers: {Authorization: x, "a b": y}}'),
             [
-                "3:65: actions.x.http.headers.Authorization: is set by mlexporter itself; for a token, give bearer_token_file",
-                '3:68: actions.x.http.headers["a b"]: "a b" is something else; use the name of an HTTP header',
+                "3:66: actions.x.http.headers.Authorization: is set by mlexporter itself; for a token, give bearer_token_file",
+                '3:69: actions.x.http.headers["a b"]: "a b" cannot stand here; use the name of an HTTP header',
             ],
         ),
         (
@@ -120,8 +116,8 @@ ACTION = f"http: {URL}"
         (
             changed(ACTION, "github: {owner: a/b, repository: .., event_type: e, token_file: t}"),
             [
-                '3:30: actions.x.github.owner: "a/b" is something else; use letters, digits, dots, - and _',
-                '3:47: actions.x.github.repository: ".." is something else; use letters, digits, dots, - and _',
+                '3:31: actions.x.github.owner: "a/b" cannot stand here; use letters, digits, dots, - and _',
+                '3:48: actions.x.github.repository: ".." cannot stand here; use letters, digits, dots, - and _',
             ],
         ),
         (
@@ -131,15 +127,12 @@ ACTION = f"http: {URL}"
                 f"client_payload: {{{', '.join(f'k{i}: 1' for i in range(11))}}}}}",
             ),
             [
-                "3:94: actions.x.github.client_payload: has 11 keys, and GitHub takes 10; put some of them under one",
+                "3:95: actions.x.github.client_payload: has 11 keys, and GitHub takes 10; put some of them under one",
             ],
         ),
     ],
 )  # fmt: skip
 def test_mistakes(text: str, errors: list[str]) -> None:
-    if not errors:
-        parse(text)
-        return
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert str(caught.value).splitlines() == [f"t:{error}" for error in errors]

@@ -31,7 +31,7 @@ def _pattern(expression: str, accepts: str) -> Scalar[str]:
 
     def parse(value: str) -> str:
         if not re.fullmatch(expression, value):
-            raise ValueError(f"{shown(value)} is something else")
+            raise ValueError(f"{shown(value)} cannot stand here")
         return value
 
     return Scalar(parse, accepts)
