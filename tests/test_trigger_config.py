@@ -62,16 +62,16 @@ ACTION = f"http: {URL}"
                 "1:1: web: missing, and required; use a mapping, \"key: value\" lines",
                 "1:1: journal: missing, and required; use a mapping, \"key: value\" lines",
                 "1:1: actions: missing, and required; use a mapping, \"key: value\" lines",
-                '1:1: routes: missing, and required; use a list, each item on a line of its own after "- " or all of them '
-                "in [brackets]",
+                '1:1: routes: missing, and required; use a list, each item on a line of its own after "- " or all of '
+                "them in [brackets]",
             ],
         ),
         (changed("action: x", "action: y"), ['4:63: routes[0].action: "y" is no action; known here are x']),
         (
             changed("'severity=\"critical\"'", "'severity=~\"(\"', nonsense"),
             [
-                '4:31: routes[0].matchers[0]: "(" is no regular expression: missing ), unterminated subpattern at position 0; '
-                'use a label, one of = != =~ !~, and a value in double quotes, such as severity="critical"',
+                '4:31: routes[0].matchers[0]: "(" is no regular expression: missing ), unterminated subpattern at '
+                'position 0; use a label, one of = != =~ !~, and a value in double quotes, such as severity="critical"',
                 '4:48: routes[0].matchers[1]: "nonsense" is no matcher; '
                 'use a label, one of = != =~ !~, and a value in double quotes, such as severity="critical"',
             ],
@@ -104,7 +104,8 @@ ACTION = f"http: {URL}"
         (
             changed(URL, '{url: "https://h/", headers: {Authorization: x, "a b": y}}'),
             [
-                "3:66: actions.x.http.headers.Authorization: is set by mlexporter itself; for a token, give bearer_token_file",
+                "3:66: actions.x.http.headers.Authorization: is set by mlexporter itself; "
+                "for a token, give bearer_token_file",
                 '3:69: actions.x.http.headers["a b"]: "a b" cannot stand here; use the name of an HTTP header',
             ],
         ),

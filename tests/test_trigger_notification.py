@@ -22,7 +22,7 @@ def test_a_notification() -> None:
 
 
 def test_fields_of_later_versions_are_ignored() -> None:
-    assert decode(body(**{"notificationReason": "first", "groupRouteID": {"x": 1}})).status == "firing"
+    assert decode(body(notificationReason="first", groupRouteID={"x": 1})).status == "firing"
 
 
 def without(key: str) -> bytes:
@@ -62,10 +62,12 @@ _JSON = st.recursive(
 
 
 def either(content: bytes) -> None:
+    """A notification or a NotificationError, and nothing else."""
     try:
-        assert isinstance(decode(content), Notification)
-    except NotificationError as error:
-        assert str(error)
+        found = decode(content)
+    except NotificationError:
+        return
+    assert isinstance(found, Notification)
 
 
 @given(st.binary(max_size=200))
@@ -88,5 +90,5 @@ def test_any_damage(data: st.DataObject) -> None:
 
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=50), max_size=5))
 def test_labels_come_through_unchanged(labels: dict[str, str]) -> None:
-    found = decode(body(alert(**{}) | {"labels": labels}))
+    found = decode(body(alert() | {"labels": labels}))
     assert found.alerts[0].labels == labels

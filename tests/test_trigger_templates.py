@@ -12,7 +12,7 @@ from mlexporter.trigger.templates import MAX_RENDERED, TemplateError, parse, url
 
 HOSTILE = [
     '"', "'", "\\", "\n", "\r\nX-Evil: 1", "$(reboot)", "`reboot`", "; rm -rf /", "{{ 7 * 7 }}", "{% raw %}", "--flag",
-    '", "admin": true, "x": "', "../../etc", "%s %n", "\u2028", "\u202e", "a=b", "<script>", "${jndi:ldap://x}", "é", "",
+    '", "admin": true, "x": "', "../../etc", "%s %n", "\u2028", "\u202e", "a=b", "<script>", "${jndi:x}", "é", "",
 ]  # fmt: skip
 
 
@@ -107,8 +107,8 @@ def test_a_label_that_is_no_segment(value: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "ftp://h/", "h/", "https://{{ labels.model }}/x", "https://h{{ labels.model }}/x", "https://u:p@h/", "https://h/ x",
-        "https://h/#x", "file:///etc/passwd", "//h/", "https://h?x={{ labels.model }}",
+        "ftp://h/", "h/", "https://{{ labels.model }}/x", "https://h{{ labels.model }}/x", "https://u:p@h/",
+        "https://h/ x", "https://h/#x", "file:///etc/passwd", "//h/", "https://h?x={{ labels.model }}",
     ],
 )  # fmt: skip
 def test_what_is_no_url(url: str) -> None:
@@ -144,5 +144,5 @@ def test_a_label_that_is_not_there_is_empty() -> None:
     "text", ["", "severity", '="x"', 'a-b="x"', 'a="x', 'a=~"("', 'a="x" b="y"', json.dumps({"a": 1})]
 )
 def test_what_is_no_matcher(text: str) -> None:
-    with pytest.raises(ValueError, match="is no (matcher|regular expression)"):
+    with pytest.raises(ValueError, match=r"is no (matcher|regular expression)"):
         matcher(text)
