@@ -72,8 +72,8 @@ ALLOWED = {
     "trigger": "config logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline budget builder columns config crew dataset expectation logs scalars server serving "
-        "show show_alarm slow_clients store telemetry terminal timezones trigger"
+        "addresses backtest baseline budget builder columns config crew dataset expectation logs scalars server "
+        "serving show show_alarm slow_clients store telemetry terminal timezones trigger"
     ),
     "cli": "commands demo",
     "__main__": "cli",

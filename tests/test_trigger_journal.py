@@ -154,7 +154,8 @@ def test_repeats_are_noted_once_an_hour(file: Path) -> None:
 
 def story(path: Path) -> list[dict[str, Group]]:
     """A journal of all kinds of records, and the state after each."""
-    clock, states = Clock(), [{}]
+    clock = Clock()
+    states: list[dict[str, Group]] = [{}]
     ledger, journal = opened(path, clock)
 
     def step(*_: object) -> None:
