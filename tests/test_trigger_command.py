@@ -1,6 +1,7 @@
 """`mlexporter trigger` as a process: start, end, crash, and the real Alertmanager in front of it."""
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -285,6 +286,17 @@ receivers:
         self.process.wait(timeout=SECONDS)
 
 
+@pytest.mark.skipif(AMTOOL is None, reason="amtool is not installed")
+def test_the_receiver_in_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "retraining.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(route:\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "alertmanager.yml").write_text(shown)
+    done = subprocess.run(
+        [str(AMTOOL), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True, timeout=10
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed")
 def test_with_alertmanager(begin: Begin, tmp_path: Path) -> None:
     with serving(Target()) as target:
@@ -305,7 +317,7 @@ def test_with_alertmanager(begin: Begin, tmp_path: Path) -> None:
             assert len(target.requests) == 1
             # it fires again, which waits for the end of the cool-down
             alertmanager.post(firing=True)
-            if time.monotonic() - started < 3.5:
+            if time.monotonic() - started < 2.5:
                 until(lambda: trigger.notifications("cooldown") >= 1, "the cool-down holds it back")
                 assert len(target.requests) == 1
             assert target.came.acquire(timeout=SECONDS)

@@ -1,5 +1,6 @@
 """The configuration of the trigger: good ones, and each mistake with its place and its message."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_the_example_is_valid_and_is_the_one_in_the_documentation() -> None:
     assert isinstance(found.actions["retrain"].only(), ArgoAction)
     assert isinstance(found.actions["note-versions"].only(), CommandAction)
     assert EXAMPLE.read_text() in (ROOT / "docs" / "retraining.md").read_text()
+
+
+def test_actions_in_the_documentation_are_valid() -> None:
+    text = (ROOT / "docs" / "retraining.md").read_text()
+    shown = re.findall(r"^```yaml\n(actions:\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 4
+    for actions in shown:
+        name = actions.split()[1].strip(":")
+        parse(
+            LEAST.replace('actions: {x: {http: {url: "https://h.example/"}}}\n', actions).replace(
+                "action: x", f"action: {name}"
+            )
+        )
 
 
 def test_absolute_names_stay() -> None:

@@ -59,7 +59,8 @@ class Trigger:
 
     def open(self) -> None:
         self.journal = Journal(self.folder / "journal", 1 << 20)
-        ledger = Ledger(self.journal, self.clock, dry_run=self._dry_run)
+        forget_after = self.settings.journal.forget_after
+        ledger = Ledger(self.journal, self.clock, forget_after, dry_run=self._dry_run)
         self.receiver = Receiver(self.settings, ledger, self.clock, self._perform)
         ended = self.receiver._runner._ended
 
@@ -392,8 +393,8 @@ def test_bodies_that_are_refused(listening: tuple[Trigger, int]) -> None:
     assert b"Object missing required field `version`" in content
     assert ask(port, "POST", "/v1/alerts", b"x" * (64 * 1024 + 1), **GOOD)[0] == 413
     assert ask(port, "POST", "/v1/alerts", b"x" * (3 << 20), **GOOD)[0] == 413
-    assert ask(port, "POST", "/v1/alerts", **GOOD, Content_Length="x")[0] == 411
-    assert ask(port, "POST", "/v1/alerts", **GOOD, Transfer_Encoding="chunked")[0] == 411
+    assert ask(port, "POST", "/v1/alerts", b"", **GOOD, Content_Length="x")[0] == 411
+    assert ask(port, "POST", "/v1/alerts", b"", **GOOD, Transfer_Encoding="chunked")[0] == 411
     assert trigger.value(metrics.TRIGGER_NOTIFICATIONS.name, outcome="too_large") == 2
 
 
@@ -406,6 +407,24 @@ def test_a_body_that_does_not_come(listening: tuple[Trigger, int]) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET / HT")
         assert connection.recv(100) == b""
+
+
+def test_too_many_connections(listening: tuple[Trigger, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    trigger, _ = listening
+    monkeypatch.setattr("mlexporter.trigger.listener.MAX_CONNECTIONS", 2)
+    listener = Listener(trigger.app, "127.0.0.1", 0, seconds=5)
+    thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+    thread.start()
+    idle = [socket.create_connection(("127.0.0.1", listener.port), timeout=5) for _ in range(2)]
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
+    for each in idle:
+        each.sendall(b"GET /-/healthy HTTP/1.1\r\n\r\n")
+        assert each.recv(100).startswith(b"HTTP/1.1 200 ")
+        each.close()
+    listener.shutdown()
+    listener.server_close()
+    thread.join()
 
 
 def test_a_bug_is_an_answer_too(listening: tuple[Trigger, int], monkeypatch: pytest.MonkeyPatch) -> None:

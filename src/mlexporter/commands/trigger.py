@@ -78,7 +78,8 @@ def trigger_command(
             raise ValueError(problem)
         # a rehearsal must not be remembered as the real thing
         file = Path(f"{settings.journal.file}.dry-run") if dry_run else settings.journal.file
-        ledger = Ledger(Journal(file, settings.journal.max_bytes), time.time, dry_run=dry_run)
+        journal = Journal(file, settings.journal.max_bytes)
+        ledger = Ledger(journal, time.time, settings.journal.forget_after, dry_run=dry_run)
         receiver = Receiver(settings, ledger, time.time, rehearse if dry_run else perform)
         application = TriggerApplication(settings.web, receiver)
         listener = Listener(application, addresses.ip_of(host), port)

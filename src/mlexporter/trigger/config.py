@@ -128,10 +128,12 @@ class WebConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The audit log, and the size from which on it is rotated."""
+    """The audit log, the size from which on it is rotated, and how long a group is taken to fire if it is silent."""
 
     file: _Path
     max_bytes: Annotated[int, scalars.size("64KiB", "1GiB")] = 10 * 1024**2
+    # Alertmanager repeats at least every five days, as it forgets by then that it has sent something
+    forget_after: Annotated[float, scalars.duration("1h", "365d")] = 6 * 86400.0
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,13 +23,17 @@ class Ledger:
     Args:
         journal: where it begins, and where it is written to.
         clock: Unix time in seconds.
+        forget_after: a group that was not heard of for so many seconds is over, though nobody said so.
         dry_run: what the records say of it.
 
     """
 
-    def __init__(self, journal: Journal, clock: Callable[[], float], *, dry_run: bool = False) -> None:
+    def __init__(
+        self, journal: Journal, clock: Callable[[], float], forget_after: float, *, dry_run: bool = False
+    ) -> None:
         self._journal = journal
         self._clock = clock
+        self._forget_after = forget_after
         self._dry_run = dry_run
         self.groups: dict[str, Group] = {}
         journal.replay(lambda record: groups.apply(self.groups, record))
@@ -38,6 +42,10 @@ class Ledger:
     def decide(self, key: str, cooldown: float) -> Decision:
         """What a firing group gets; writes down what is to be remembered of it, unless that is a start."""
         group = self.groups.get(key)
+        if group is not None and (self._now() - group.heard).total_seconds() > self._forget_after:
+            # its end was lost, with an Alertmanager that was down for instance, and this is a new beginning
+            self.resolved(key, "was not heard of for longer than journal.forget_after")
+            group = self.groups[key]
         decision = groups.decide(group, cooldown, self._now())
         if group is None:
             return decision
@@ -63,11 +71,11 @@ class Ledger:
             detail=result.detail, attempts=attempts, seconds=round(seconds, 3),
         )  # fmt: skip
 
-    def resolved(self, key: str) -> None:
+    def resolved(self, key: str, why: str = "") -> None:
         """Note that a group fires no longer; of groups that nothing is known of, nothing is noted."""
         group = self.groups.get(key)
         if group is not None and (group.firing or group.phase == "interrupted"):
-            self._write("resolved", key)
+            self._write("resolved", key, detail=why)
 
     def interrupt(self, why: str) -> None:
         """Note of every run that has not ended that it was interrupted."""
