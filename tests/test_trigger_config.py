@@ -54,6 +54,12 @@ def test_actions_in_the_documentation_are_valid() -> None:
         )
 
 
+@pytest.mark.parametrize("body", ["&a [*a]", "&a {k: *a}", "&a [*a, *a, *a]"])
+def test_a_body_that_holds_itself_ends(body: str) -> None:
+    with pytest.raises(ConfigError, match="nested more than 32 deep"):
+        parse(changed(URL, f'{{url: "https://h/", body: {body}}}'))
+
+
 def test_absolute_names_stay() -> None:
     assert config.load(EXAMPLE).journal.file == Path("/var/lib/mlexporter/trigger.jsonl")
 
@@ -126,6 +132,14 @@ ACTION = f"http: {URL}"
         (
             LEAST + "retries: {first_delay: 5m, longest_delay: 1m}",
             ["5:43: retries.longest_delay: longest_delay is under first_delay"],
+        ),
+        (
+            changed(URL, '{url: "https://h/", body: {a: 1, a: 2, "": 3}}'),
+            [
+                "3:54: actions.x.http.body.a: given twice, first on line 3; keep one",
+                '3:60: actions.x.http.body[""]: "" has 0 characters; use text of 1 to 256 characters without control '
+                "characters",
+            ],
         ),
         (LEAST + "queue: {worker: 2}", ["5:9: queue.worker: unknown key; did you mean workers?"]),
         (

@@ -222,7 +222,10 @@ def _syntax_message(error: yaml.MarkedYAMLError, mark: yaml.Mark) -> str:
 
 
 class _Walker:
-    """Walks the nodes by the types of the struct. Types are finite, so an alias to its own parent ends too."""
+    """Walks the nodes by the types of the struct. Types are finite, so an alias to its own parent ends too.
+
+    Of a `Tree` the type is no end, and so its depth is bounded.
+    """
 
     def __init__(self, document: Document[Any]) -> None:
         self._document = document
@@ -343,6 +346,8 @@ class _Walker:
         return _BROKEN if any(value is _BROKEN for value in values) else tuple(values)
 
     def _tree(self, node: yaml.Node, shape: Any, tree: Tree, path: KeyPath) -> object:
+        if len(path) > MAX_DEPTH:
+            return self._refuse(path, f"nested more than {MAX_DEPTH} deep")
         if isinstance(node, yaml.MappingNode):
             return self._dict(node, (Annotated[str, line_of_text(1, 256)], shape), path)
         if isinstance(node, yaml.SequenceNode):

@@ -1,5 +1,6 @@
 """Starts a program, in a process group of its own which ends as a whole, and waits for it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,12 +54,19 @@ def _judged(code: int) -> Result:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the whole process group."""
     # Until it is waited for, a process keeps its number, and no other group can have got it meanwhile.
-    os.killpg(process.pid, signal.SIGTERM)
+    _signal(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     while time.monotonic() < deadline and not _has_ended(process.pid):
         time.sleep(_LOOK_EVERY)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    _signal(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    # a program may have become another user's, and then it cannot be ended from here
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
 def _has_ended(pid: int) -> bool:

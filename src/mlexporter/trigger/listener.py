@@ -52,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.rfile.close()
         self.rfile = io.BufferedReader(_TimedSocket(self.connection, time.monotonic() + self.server.seconds))
         self._read = 0
 
