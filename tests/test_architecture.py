@@ -66,11 +66,14 @@ ALLOWED = {
     "slow_clients": "crew decode samples",
     "server": "baseline config decode explanation exposition samples slow_clients status store telemetry",
     "serving": "crew logs server slow_clients store",
+    "addresses": "",
     "logs": "",
+    # the receiver of alerts: a program of its own, which knows nothing of samples and drift
+    "trigger": "config logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "backtest baseline budget builder columns config crew dataset expectation logs scalars server serving "
-        "show show_alarm slow_clients store telemetry terminal timezones"
+        "addresses backtest baseline budget builder columns config crew dataset expectation logs scalars server "
+        "serving show show_alarm slow_clients store telemetry terminal timezones trigger"
     ),
     "cli": "commands demo",
     "__main__": "cli",
@@ -82,9 +85,10 @@ CONFINED = {
     "flask": "server",
     "click": "cli commands demo",
     "granian": "serving",
+    "jinja2": "trigger",
     "waitress": "serving",
     "scipy": "dictionary drift",
-    "prometheus_client": "commands demo exposition server telemetry",
+    "prometheus_client": "commands demo exposition server telemetry trigger",
     "yaml": "strict_yaml",
     "pyarrow": "dataset",
     "datasketches": "builder",

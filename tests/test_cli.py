@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conftest import baseline, categorical, numeric
-from mlexporter import __version__, serving
+from mlexporter import __version__, addresses
 from mlexporter.baseline import encode
 from mlexporter.cli import main
 from mlexporter.commands.serve import load_baselines
@@ -67,10 +67,13 @@ def test_version_and_help(run: Run) -> None:
     for option in ("--help", "-h"):
         output = run(option).output
         assert [line.split()[0] for line in output.partition("Commands:\n")[2].splitlines()] == [
-            "backtest", "baseline", "check", "demo", "serve",
+            "backtest", "baseline", "check", "demo", "serve", "trigger",
         ]  # fmt: skip
     output = run("serve", "--help").output
     for option in ("--config.file", "--web.listen-address", "--web.server", "--log.level", "--log.format"):
+        assert option in output
+    output = run("trigger", "--help").output
+    for option in ("--config.file", "--web.listen-address", "--dry-run", "--log.level", "--log.format"):
         assert option in output
     assert run("check", "--help").exit_code == 0
     for command in (("backtest",), ("baseline", "build")):
@@ -122,6 +125,22 @@ limits: {max_series: 137}
     assert one_line(run("check", "config", path)) == expected
     assert one_line(run("serve", f"--config.file={path}")) == f"mlexporter: {expected}"
     assert run("check", "config", write("mlexporter.yml", text.replace("137", "138"))).exit_code == 0
+
+
+def test_check_trigger_config(run: Run, write: Write) -> None:
+    text = """
+web: {bearer_token_file: token}
+journal: {file: journal}
+actions: {a: {command: {arguments: [/bin/true, "{{ %s.model }}"]}}}
+routes: [{name: r, matchers: [severity=critical], action: a}]
+"""
+    path = write("trigger.yml", text % "labels")
+    result = run("check", "trigger-config", path)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{path}: valid, 1 route, 1 action\n", "")
+    assert one_line(run("check", "trigger-config", write("trigger.yml", text % "label"))) == (
+        f'{path}:4:48: actions.a.command.arguments[1]: "{{{{ label.model }}}}" names the unknown variable label; '
+        "did you mean labels?"
+    )
 
 
 def test_check_config_of_no_file(run: Run, tmp_path: Path) -> None:
@@ -424,14 +443,14 @@ def test_serve_with_other_options(run: Run, option: str) -> None:
     ],
 )
 def test_addresses(address: str, host: str, port: int) -> None:
-    assert serving.split_address(address) == (host, port)
+    assert addresses.split_address(address) == (host, port)
 
 
 def test_the_server_is_imported_only_to_serve() -> None:
     """`--help` and `check config` answer at once."""
     script = (
         "import sys; from mlexporter.cli import main\n"
-        "print({'granian', 'flask', 'prometheus_client', 'sklearn', 'pandas', 'pyarrow'} & set(sys.modules))"
+        "print({'granian', 'flask', 'jinja2', 'prometheus_client', 'sklearn', 'pandas', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "set()\n"

@@ -9,9 +9,10 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
+import msgspec
 import numpy as np
 import prometheus_client
 import pytest
@@ -27,6 +28,10 @@ from mlexporter.slow_clients import BodyReader
 from mlexporter.statistics import WindowStatistics
 from mlexporter.store import Store
 from mlexporter.telemetry import Telemetry
+from mlexporter.trigger.config import TriggerConfig
+from mlexporter.trigger.matchers import Matcher
+from mlexporter.trigger.telemetry import Outcome, TriggerTelemetry
+from mlexporter.trigger.templates import VARIABLES, Template
 
 ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -105,8 +110,10 @@ def series_names(metric: metrics.Metric) -> list[str]:
     return [f"{metric.name}{suffix}" for suffix in ("_bucket", "_count", "_sum")]
 
 
-_BY_SERIES = {name: metric for metric in metrics.ALL for name in series_names(metric)}
-_NAMES = {metric.name for metric in metrics.ALL} | _BY_SERIES.keys()
+# the page of the exporter, and that of the trigger
+_DOCUMENTED = (*metrics.ALL, *metrics.TRIGGER_METRICS)
+_BY_SERIES = {name: metric for metric in _DOCUMENTED for name in series_names(metric)}
+_NAMES = {metric.name for metric in _DOCUMENTED} | _BY_SERIES.keys()
 
 
 def check_series(name: str, labels: set[str]) -> None:
@@ -121,7 +128,7 @@ def test_metrics_are_documented_with_type_and_labels() -> None:
         (code(row["metric"]), row["type"], tuple(re.findall(r"`([^`]+)`", row["labels"])))
         for row in rows(text_of("docs/metrics.md"), "metric")
     ]
-    assert sorted(documented) == sorted((metric.name, metric.type, metric.labels) for metric in metrics.ALL)
+    assert sorted(documented) == sorted((metric.name, metric.type, metric.labels) for metric in _DOCUMENTED)
 
 
 def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
@@ -132,7 +139,7 @@ def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
 
 def test_every_metric_has_an_example() -> None:
     used = set(re.findall(r"mlexporter_\w+", "".join(blocks(text_of("docs/metrics.md"), "promql"))))
-    assert [metric.name for metric in metrics.ALL if not used & {metric.name, *series_names(metric)}] == []
+    assert [metric.name for metric in _DOCUMENTED if not used & {metric.name, *series_names(metric)}] == []
 
 
 @pytest.mark.parametrize("path", DOCS, ids=_IDS)
@@ -300,7 +307,66 @@ def test_every_metric_on_the_page_has_its_labels(application: Application) -> No
             if not sample.name.startswith("process_"):
                 check_series(sample.name, set(sample.labels))
                 seen.add(sample.name)
-    assert seen == _BY_SERIES.keys()
+    assert seen == {name for metric in metrics.ALL for name in series_names(metric)}
+
+
+def test_page_of_the_trigger_has_its_metrics_and_no_other() -> None:
+    telemetry = TriggerTelemetry(("retrain",), lambda: 0.0)
+    telemetry.started("retrain", 1_700_000_000.0)
+    page = telemetry.page(openmetrics=False).decode()
+    families = set(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
+    own = {(name, kind) for name, kind in families if not name.startswith("process_")}
+    assert own == {(metric.name, metric.type) for metric in metrics.TRIGGER_METRICS}
+    told = dict(re.findall(r"^# HELP (mlexporter_\S+) (.+)$", page, re.MULTILINE))
+    assert told == {metric.name: metric.help for metric in metrics.TRIGGER_METRICS}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if not sample.name.startswith("process_"):
+                check_series(sample.name, set(sample.labels))
+
+
+def test_outcomes_of_the_trigger_are_documented() -> None:
+    documented = [code(row["outcome"]) for row in rows(text_of("docs/retraining.md"), "outcome")]
+    assert documented == [outcome.value for outcome in Outcome]
+
+
+def test_variables_of_templates_are_documented() -> None:
+    documented = [code(row["variable"]) for row in rows(text_of("docs/retraining.md"), "variable")]
+    assert sorted(documented) == sorted(VARIABLES)
+
+
+def test_settings_of_the_trigger_are_documented() -> None:
+    documented = {code(row["setting"]) for row in rows(text_of("docs/retraining.md"), "setting")}
+    assert documented == set(settings_of(TriggerConfig))
+
+
+def settings_of(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+    """Key paths of all settings, with a star for the names of a mapping and the items of a list."""
+    for field in msgspec.structs.fields(struct):
+        inner = [each for each in types_in(field.type) if issubclass(each, msgspec.Struct) and each not in _VALUES]
+        star = ".*" if get_origin(strip(field.type)) in (dict, tuple) else ""
+        for each in inner:
+            yield from settings_of(each, f"{prefix}{field.encode_name}{star}.")
+        if not inner:
+            yield f"{prefix}{field.encode_name}"
+
+
+_VALUES = (Template, Matcher)
+
+
+def strip(shape: Any) -> Any:
+    return get_args(shape)[0] if get_origin(shape) is Annotated else shape
+
+
+def types_in(shape: Any) -> Iterator[type]:
+    """The classes that a type is made of."""
+    if get_origin(shape) is Literal:
+        return
+    arguments = (strip(shape),) if get_origin(shape) is Annotated else get_args(shape)
+    if isinstance(shape, type) and not arguments:
+        yield shape
+    for argument in arguments:
+        yield from types_in(argument)
 
 
 def test_process_metrics_are_documented(application: Application) -> None:

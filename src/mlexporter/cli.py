@@ -7,6 +7,7 @@ from mlexporter.commands.backtest import backtest_command
 from mlexporter.commands.baseline import baseline_group
 from mlexporter.commands.check import check
 from mlexporter.commands.serve import serve
+from mlexporter.commands.trigger import trigger_command
 from mlexporter.demo import demo_command
 
 
@@ -19,5 +20,6 @@ def main() -> None:
 main.add_command(serve)
 main.add_command(baseline_group)
 main.add_command(backtest_command)
+main.add_command(trigger_command)
 main.add_command(check)
 main.add_command(demo_command, "demo")

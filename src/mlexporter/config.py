@@ -31,6 +31,7 @@ __all__ = [
     "default",
     "load",
     "parse",
+    "text_of",
 ]
 
 UNVERSIONED: Final = "unversioned"
@@ -173,6 +174,11 @@ def default() -> Config:
 
 def load(path: Path) -> Config:
     """Read the file at `path`. Raises ConfigError, also where there is no such file."""
+    return parse(text_of(path), name=str(path), folder=path.parent)
+
+
+def text_of(path: Path) -> str:
+    """The text of a configuration file. Raises ConfigError where there is none."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SIZE + 1)
@@ -182,13 +188,12 @@ def load(path: Path) -> Config:
     if len(content) > MAX_SIZE:
         raise _whole_file(path, f"larger than {MAX_SIZE} bytes; no configuration is")
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         before = content[: error.start].decode().rpartition("\n")
         line = before[0].count("\n") + (2 if before[1] else 1)
         message = f"not UTF-8: the byte 0x{content[error.start]:02x}; save the file as UTF-8"
         raise ConfigError(str(path), (ConfigProblem("", line, len(before[2]) + 1, message),)) from error
-    return parse(text, name=str(path), folder=path.parent)
 
 
 def parse(text: str, *, name: str, folder: Path = Path()) -> Config:

@@ -175,6 +175,30 @@ SCRAPE_DURATION = Metric(
     "Time to snapshot the counts, compute the statistics and write the page.",
 )
 
+# What `mlexporter trigger` tells of itself, on a page of its own.
+TRIGGER_NOTIFICATIONS = Metric(
+    "mlexporter_trigger_notifications_total",
+    "counter",
+    "Notifications of Alertmanager, by what they led to.",
+    ("outcome",),
+)
+TRIGGER_RUNS = Metric(
+    "mlexporter_trigger_runs_total", "counter", "Runs of actions that ended, by how.", ("route", "outcome")
+)
+TRIGGER_RUN_DURATION = Metric(
+    "mlexporter_trigger_run_duration_seconds",
+    "histogram",
+    "Time from the beginning of a run to its end, with its retries.",
+    ("route",),
+)
+TRIGGER_LAST_START = Metric(
+    "mlexporter_trigger_last_start_timestamp_seconds",
+    "gauge",
+    "Unix time at which a run was last started.",
+    ("route",),
+)
+TRIGGER_QUEUE = Metric("mlexporter_trigger_queue_length", "gauge", "Runs that wait for a worker.")
+
 MODEL_METRICS: Final = (
     SAMPLES, LAST_SAMPLE, MODEL_INFO, BASELINE_ROWS, COLUMN_BIN, COLUMN_BASELINE_RATIO, COLUMN_VALUE,
     COLUMN_BASELINE_VALUE_RATIO, WINDOW_SAMPLES, PSI, PSI_NOISE_FLOOR, JS_DISTANCE, HELLINGER_DISTANCE, KS_DISTANCE, WASSERSTEIN, MISSING_RATIO, OUT_OF_RANGE_RATIO,
@@ -186,3 +210,7 @@ EXPORTER_METRICS: Final = (
     SERIES_LIMIT, SCRAPE_DURATION,
 )  # fmt: skip
 ALL: Final = (*MODEL_METRICS, *EXPORTER_METRICS)
+"""What is on the page of the exporter."""
+TRIGGER_METRICS: Final = (
+    TRIGGER_NOTIFICATIONS, TRIGGER_RUNS, TRIGGER_RUN_DURATION, TRIGGER_LAST_START, TRIGGER_QUEUE,
+)  # fmt: skip

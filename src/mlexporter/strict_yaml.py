@@ -1,7 +1,8 @@
 """Strict YAML: a document read into frozen structs, with every mistake in it found at once.
 
 The types of the struct's fields say what a file may hold. Understood are structs, ``tuple[X, ...]``, ``dict[str, X]``,
-``Literal[...]`` of words, ``bool``, ``X | None``, and any other type annotated with a `Scalar` that turns text into it.
+``Literal[...]`` of words, ``bool``, ``X | None``, any other type annotated with a `Scalar` that turns text into it, and
+``object`` annotated with a `Tree`, for content whose shape is another program's business.
 
 Values are read by the type that is expected, never by YAML's own guess: where text belongs, an unquoted ``1.10`` is the
 text "1.10" and ``no`` is the text "no"; where a boolean belongs, only true and false are one.
@@ -16,6 +17,7 @@ import msgspec
 import yaml
 
 from mlexporter.scalars import Scalar, boolean, did_you_mean, one_of, shown
+from mlexporter.scalars import text as line_of_text
 
 T = TypeVar("T", bound=msgspec.Struct)
 KeyPath = tuple[str | int, ...]
@@ -29,6 +31,7 @@ MAX_PROBLEMS = 100
 
 _BROKEN = object()
 _NULL_TAG = "tag:yaml.org,2002:null"
+_JSON_VALUE = re.compile(r"true|false|-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HINTS = {
     "'\\t'": "a tab where only spaces may stand; indent with spaces",
@@ -70,6 +73,16 @@ class Items(msgspec.Struct, frozen=True):
 
     low: int
     high: int
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """Content of any shape, as JSON has it: an annotation of ``object``.
+
+    Mappings become dicts, lists become tuples, and what is JSON without quotes (``10``, ``true``, ``null``) is that.
+    Every other single value is text, read by `leaf`.
+    """
+
+    leaf: Scalar[Any]
 
 
 class Document(Generic[T]):
@@ -209,7 +222,10 @@ def _syntax_message(error: yaml.MarkedYAMLError, mark: yaml.Mark) -> str:
 
 
 class _Walker:
-    """Walks the nodes by the types of the struct. Types are finite, so an alias to its own parent ends too."""
+    """Walks the nodes by the types of the struct. Types are finite, so an alias to its own parent ends too.
+
+    Of a `Tree` the type is no end, and so its depth is bounded.
+    """
 
     def __init__(self, document: Document[Any]) -> None:
         self._document = document
@@ -247,6 +263,8 @@ class _Walker:
 
     def _convert(self, node: yaml.Node, shape: Any, path: KeyPath) -> object:
         base, notes, optional = _unwrap(shape)
+        if tree := next((note for note in notes if isinstance(note, Tree)), None):
+            return self._tree(node, shape, tree, path)
         if _is_null(node) and optional:
             return None
         if scalar := _scalar_of(base, notes):
@@ -326,6 +344,20 @@ class _Walker:
             if isinstance(note, Items) and not note.low <= len(values) <= note.high:
                 return self._refuse(path, f"has {len(values)} items; use {note.low} to {note.high}")
         return _BROKEN if any(value is _BROKEN for value in values) else tuple(values)
+
+    def _tree(self, node: yaml.Node, shape: Any, tree: Tree, path: KeyPath) -> object:
+        if len(path) > MAX_DEPTH:
+            return self._refuse(path, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(node, yaml.MappingNode):
+            return self._dict(node, (Annotated[str, line_of_text(1, 256)], shape), path)
+        if isinstance(node, yaml.SequenceNode):
+            return self._tuple(node, shape, (), path)
+        assert isinstance(node, yaml.ScalarNode)
+        if _is_null(node):
+            return None
+        if node.style is None and _JSON_VALUE.fullmatch(node.value):
+            return msgspec.json.decode(node.value)
+        return self._scalar(node, tree.leaf, path)
 
     def _scalar(self, node: yaml.ScalarNode, scalar: Scalar[Any], path: KeyPath) -> object:
         if node.style is not None and not scalar.quoted:

@@ -32,8 +32,33 @@ class _WithoutCreated(Collector):
             yield family
 
 
-class Telemetry:
-    """Counters of the exporter itself, in a registry of their own.
+class Families:
+    """Metrics from the table of metrics, and those of the process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._page = _WithoutCreated(self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def _counter(self, metric: Metric) -> Counter:
+        return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=self.registry)
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def _histogram(self, metric: Metric, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self.registry)
+
+    def page(self, *, openmetrics: bool) -> bytes:
+        """The families as text, without an end-of-file mark."""
+        if openmetrics:
+            text: bytes = generate_openmetrics(self._page)  # type: ignore[no-untyped-call]
+            return text.removesuffix(_END)
+        return generate_latest(self._page)
+
+
+class Telemetry(Families):
+    """Counters of the exporter itself.
 
     Args:
         clock: Unix time in seconds.
@@ -41,10 +66,8 @@ class Telemetry:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._clock = clock
-        self.registry = CollectorRegistry()
-        self._page = _WithoutCreated(self.registry)
-        ProcessCollector(registry=self.registry)
         self._rejected = self._counter(metrics.SAMPLES_REJECTED)
         # every reason is there from the start: an increase from a counter that is born at 1 is 0
         self._rejected_by = {reason: self._rejected.labels(reason.value) for reason in Reason}
@@ -58,15 +81,6 @@ class Telemetry:
         self.series = self._gauge(metrics.SERIES)
         self.series_limit = self._gauge(metrics.SERIES_LIMIT)
         self.scrape_duration = self._histogram(metrics.SCRAPE_DURATION, _HTTP_BUCKETS)
-
-    def _counter(self, metric: Metric) -> Counter:
-        return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=self.registry)
-
-    def _gauge(self, metric: Metric) -> Gauge:
-        return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
-
-    def _histogram(self, metric: Metric, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self.registry)
 
     def rejected(self, rejection: Rejection) -> None:
         """Count refused samples."""
@@ -92,10 +106,3 @@ class Telemetry:
         """Note that the configuration was loaded."""
         self._reload_successful.set(1)
         self._reload_timestamp.set(self._clock())
-
-    def page(self, *, openmetrics: bool) -> bytes:
-        """The families as text, without an end-of-file mark."""
-        if openmetrics:
-            text: bytes = generate_openmetrics(self._page)  # type: ignore[no-untyped-call]
-            return text.removesuffix(_END)
-        return generate_latest(self._page)

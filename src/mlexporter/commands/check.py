@@ -33,3 +33,23 @@ def check_config(file: Path) -> None:
         click.echo(f"{file}: warning: {note}", err=True)
     models = len(settings.models)
     click.echo(f"{file}: valid, {models} model{'' if models == 1 else 's'}")
+
+
+@check.command("trigger-config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_trigger_config(file: Path) -> None:
+    """Check a configuration file of `mlexporter trigger`, its templates among it.
+
+    Prints every mistake with its line, column and key path, and exits 1 if there is one. Token files need not be there.
+    """
+    from mlexporter.trigger import config as trigger_config
+
+    try:
+        settings = trigger_config.load(file)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    routes, actions = len(settings.routes), len(settings.actions)
+    click.echo(
+        f"{file}: valid, {routes} route{'' if routes == 1 else 's'}, {actions} action{'' if actions == 1 else 's'}"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from mlexporter import __version__, baseline, config, logs
+from mlexporter import __version__, addresses, baseline, config, logs
 from mlexporter.baseline import Baseline, BaselineError
 from mlexporter.budget import series_of
 from mlexporter.config import UNVERSIONED, Config, ConfigError
@@ -111,13 +111,13 @@ def serve(
 
     logs.set_up(log_level, log_format)
     try:
-        host, port = serving.split_address(listen_address)
+        host, port = addresses.split_address(listen_address)
         settings = config.load(config_file) if config_file is not None else config.default()
         baselines = load_baselines(settings)
     except (ConfigError, BaselineError, ValueError) as error:
         click.echo(f"mlexporter: {error}", err=True)
         sys.exit(1)
-    problem = serving.problem_with(host, port)
+    problem = addresses.problem_with(host, port)
     if web_server == "waitress" and importlib.util.find_spec("waitress") is None:
         problem = "--web.server=waitress needs the extra: pip install 'mlexporter[waitress]'"
     if problem is not None:
@@ -147,7 +147,7 @@ def serve(
         },
     )
     run = serving.serve_granian if web_server == "granian" else serving.serve_waitress
-    run(application, reader, crew, serving.ip_of(host), port)
+    run(application, reader, crew, addresses.ip_of(host), port)
     ticker.stop()
     reader.stop()
     crew.stop()
