@@ -78,7 +78,7 @@ def test_one_group_for_one_model_whatever_the_alert() -> None:
     assert ours["group_by"] == ["cluster", "namespace", "model"]
     below = [route for route in every_route(ours) if route is not ours and "group_by" in route]
     assert [(route["receiver"], route["group_by"]) for route in below] == [
-        ("mlexporter-trigger", ["cluster", "namespace", "model", "version"])
+        ("mlexporter-trigger", ["cluster", "namespace", "model", "version", "severity"])
     ]
 
 
