@@ -193,8 +193,11 @@ class Fleet:
         if np.isfinite(values).all() and np.ptp(steps := np.diff(values)) == 0:
             text = f"{values[0]:.17g}{steps[0]:+.17g}x{self.scrapes - 1}"
         else:
-            text = " ".join("_" if math.isnan(v) else f"{v:.17g}".replace("inf", "Inf") for v in values.tolist())
-        self.series[selector(name, self.target(replica) | labels)] = text
+            texts = ["_" if math.isnan(v) else f"{v:.17g}".replace("inf", "Inf") for v in values.tolist()]
+            for i in np.flatnonzero(np.diff(np.isnan(values).astype(np.int64)) == 1).tolist():
+                texts[i + 1] = "stale"  # what Prometheus writes where a series is no longer on the page
+            text = " ".join(texts)
+        self.series[selector(name, {**self.target(replica), **labels})] = text
 
     def present(self, values: Floats | float, join: int = 0, leave: int | None = None) -> Floats:
         """The values from one scrape to another."""
@@ -221,38 +224,40 @@ class Fleet:
         reset: int = 0,
     ) -> None:
         """A replica's page: (B,) increments of each scrape, or (T, B)."""
-        shown = {"join": join, "leave": leave}
+
+        def shown(value: float) -> Floats:
+            return self.present(value, join, leave)
+
+        def counted(increments: Floats) -> Floats:
+            return self.counter(increments, join=join, leave=leave, reset=reset)
+
         always = {"task": "", "baseline_source": "file", "baseline_hash": version.baseline_hash}
-        self.add("mlexporter_model_info", replica, version.labels | always, self.present(1.0, **shown))
-        self.add("mlexporter_baseline_rows", replica, version.labels, self.present(version.rows, **shown))
+        self.add("mlexporter_model_info", replica, version.labels | always, shown(1.0))
+        self.add("mlexporter_baseline_rows", replica, version.labels, shown(version.rows))
         samples = np.zeros(self.scrapes)
         for column in version.columns:
             labels = version.labels | column.labels
             increments = np.broadcast_to(live[column.name], (self.scrapes, len(column.bins)))
             samples = increments.sum(axis=1)
             for i, name in enumerate(column.bins):
-                counted = self.counter(increments[:, i], reset=reset, **shown)
-                self.add("mlexporter_column_bin_total", replica, labels | {"bin": name}, counted)
-                share = self.present(smoothed(column.reference)[i], **shown)
+                self.add("mlexporter_column_bin_total", replica, labels | {"bin": name}, counted(increments[:, i]))
+                share = shown(smoothed(column.reference)[i])
                 self.add("mlexporter_column_baseline_ratio", replica, labels | {"bin": name}, share)
             if column.numeric:
                 below = np.cumsum(increments[:, :-1], axis=1)[:, 1:]
                 shares = np.cumsum(column.reference[:-1])[1:-1] / column.reference[:-1].sum()
                 for i, le in enumerate((*EDGES, "+Inf")):
-                    counted = self.counter(below[:, i], reset=reset, **shown)
-                    self.add("mlexporter_column_value_bucket", replica, labels | {"le": le}, counted)
+                    self.add("mlexporter_column_value_bucket", replica, labels | {"le": le}, counted(below[:, i]))
                 for le, share_below in zip(EDGES, shares, strict=True):
                     edge = labels | {"edge": le}
-                    self.add(
-                        "mlexporter_column_baseline_value_ratio", replica, edge, self.present(share_below, **shown)
-                    )
+                    self.add("mlexporter_column_baseline_value_ratio", replica, edge, shown(share_below))
             # each replica has learned its own, and the largest is taken
             less = 0.9 if replica % 2 else 1.0
-            self.add("mlexporter_column_dispersion", replica, labels, self.present(column.dispersion * less, **shown))
+            self.add("mlexporter_column_dispersion", replica, labels, shown(column.dispersion * less))
             for tier, size in (("page", 1.0), ("warn", 3.0)):
-                accepted = self.present(column.tolerance * less * size, **shown)
+                accepted = shown(column.tolerance * less * size)
                 self.add("mlexporter_column_tolerance", replica, labels | {"tier": tier}, accepted)
-        self.add("mlexporter_samples_total", replica, version.labels, self.counter(samples, reset=reset, **shown))
+        self.add("mlexporter_samples_total", replica, version.labels, counted(samples))
 
     # -- expectations --
 
