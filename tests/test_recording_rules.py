@@ -420,7 +420,7 @@ def a_day() -> Fleet:
 def bursts(replicas: int, kubernetes: bool) -> Fleet:
     """Traffic that comes and goes, of a mixture that changes, scraped out of step with the rules.
 
-    One replica restarts twice within five minutes, one joins late, and one leaves.
+    One replica joins late and restarts later; another one leaves.
     """
     fleet = Fleet(replicas=replicas, kubernetes=kubernetes, interval=13, tolerance=BURSTS)
     rng = np.random.default_rng(2)
