@@ -24,9 +24,9 @@ from benchmarks.harness import Report
 RULES = Path(__file__).parents[1] / "prometheus" / "rules" / "mlexporter.rules.yaml"
 REPLICAS, COLUMNS = 20, 100
 INNER_BINS = 10
-SCRAPE_SECONDS, INTERVAL_SECONDS = 5, 20
+SCRAPE_SECONDS, INTERVAL_SECONDS = 8, 20
 FILL_SECONDS = 110
-"""After it the five minutes hold as many scrapes as they would at 15 seconds."""
+"""Then five minutes hold 14 to 26 scrapes while it measures: 20 as at 15 seconds, in less time."""
 EVALUATIONS = 5
 HASH = "0123456789abcdef"
 OWN = {"model": "churn", "version": "7"}
@@ -196,6 +196,15 @@ def _measured(url: str) -> tuple[dict[str, list[float]], dict[str, list[float]]]
     return groups, rules
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms"
+
+
+def _least(seconds: list[float]) -> str:
+    """Whatever else runs on the machine takes its share of the median, and little of this."""
+    return f"(the fastest of {len(seconds)}: {_milliseconds(min(seconds))})"
+
+
 def run(report: Report) -> None:
     """Evaluate the rules for some three minutes and report the slowest."""
     report.heading(f"Recording rules, {REPLICAS} replicas of {COLUMNS} columns")
@@ -210,6 +219,7 @@ def run(report: Report) -> None:
             head = json.load(response)["data"]["headStats"]["numSeries"]
     report.add("series of all replicas, and recorded", f"{REPLICAS * page.lines}, {head - REPLICAS * page.lines}")
     for group, seconds in groups.items():
-        report.add(f"group {group}", f"{statistics.median(seconds) * 1e3:.0f} ms", f"median of {len(seconds)}")
+        report.add(f"group {group}", _milliseconds(statistics.median(seconds)), "", _least(seconds))
     for rule, seconds in sorted(rules.items(), key=lambda item: -statistics.median(item[1]))[:5]:
-        report.add(rule.removeprefix("fleet:mlexporter_"), f"{statistics.median(seconds) * 1e3:.0f} ms", "500 ms")
+        name = rule.removeprefix("fleet:mlexporter_")
+        report.add(name, _milliseconds(statistics.median(seconds)), "500 ms", _least(seconds))
