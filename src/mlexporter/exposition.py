@@ -119,7 +119,6 @@ class _HistogramLines:
         values[self._sums_at] = np.add.reduceat(sums, self._columns)[self._sum_columns]
         return values
 
-
     def ratios(self, bins: Ints) -> Floats:
         """The shares of the values up to each edge; NaN where there is no value."""
         cumulative = np.concatenate([[0], np.cumsum(bins)])

@@ -54,14 +54,17 @@ TICKED_SECONDS = 60.0
 PAGE_SECONDS = 120.0
 RESOLVED_SECONDS = 180.0
 # Longer than a tick: the alerts on pooled counts, which see a drift before the tick, wait for those that come with it.
-GROUP_WAIT_SECONDS = 20
+GROUP_WAIT_SECONDS = 25
 
 GRAFANA = "https://grafana.example"
-ROWS = 500
-BODIES = 10
-EDGES = (-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0)
+# Some hundred samples a tick, and drifts that are clear but not wild: a column that jumps by thousands of samples from
+# one tick to the next looks as if its samples came in clusters, and is trusted less for a long time.
+ROWS = 40
+BODIES = 100
+EDGES = (-3.0, -1.3, -0.8, -0.5, -0.25, 0.0, 0.25, 0.5, 0.8, 1.3, 3.0)
 NORMAL = np.clip(np.random.default_rng(0).normal(0, 1, ROWS * BODIES), -2.9, 2.9).round(4)
-PLANS = np.where(np.arange(ROWS * BODIES) % 10 < 7, "pro", "free")
+PLANS = np.repeat(np.array(list("abcdefgh")), np.array([30, 20, 10, 10, 10, 10, 5, 5]) * ROWS * BODIES // 100)
+PLANS_REVERSED = np.repeat(np.array(list("hgfedcba")), np.array([30, 20, 10, 10, 10, 10, 5, 5]) * ROWS * BODIES // 100)
 WIDE = [f"sensor_{number:02}" for number in range(50)]
 CHURN_DRIFTS = {("feature", "income"), ("feature", "plan"), ("prediction", "prediction")}
 
@@ -74,7 +77,7 @@ Notification = dict[str, Any]
 
 def profiles() -> dict[str, bytes]:
     """A baseline file for each model."""
-    share = {"pro": int((PLANS == "pro").sum()), "free": int((PLANS == "free").sum())}
+    share = {plan: int((PLANS == plan).sum()) for plan in "abcdefgh"}
     churn = baseline(
         numeric("income", EDGES, NORMAL),
         numeric("age", EDGES, NORMAL),
@@ -88,11 +91,12 @@ def profiles() -> dict[str, bytes]:
 def bodies(*, drifting: bool) -> list[bytes]:
     """Requests for both models; all of them together are as the baseline, but for what drifts."""
     rng = np.random.default_rng(1)
-    moved = NORMAL + 0.9 if drifting else NORMAL
+    moved = NORMAL + 0.7 if drifting else NORMAL
+    plans = np.where(rng.random(len(PLANS)) < 0.5, PLANS, PLANS_REVERSED) if drifting else PLANS
     churn = {
         "income": rng.permutation(moved),
         "age": rng.permutation(NORMAL),
-        "plan": np.full_like(PLANS, "free") if drifting else rng.permutation(PLANS),
+        "plan": rng.permutation(plans),
         "region": rng.permutation(PLANS),
     }
     prediction = rng.permutation(moved)
@@ -114,7 +118,7 @@ def bodies(*, drifting: bool) -> list[bytes]:
 
 
 class Traffic:
-    """Some hundred samples a second of each model to each exporter, from a thread."""
+    """Some ten samples a second of each model to each exporter, from a thread."""
 
     def __init__(self, targets: list[Exporter]) -> None:
         self._targets = targets
@@ -138,7 +142,7 @@ class Traffic:
             chosen = self._drifted if self.drifting.is_set() else self._clean
             for place, exporter in enumerate(self._targets):
                 # each exporter gets other samples than its neighbour at the time
-                body = chosen[(number + 2 * place) % len(chosen)]
+                body = chosen[(number + BODIES * place) % len(chosen)]
                 try:
                     answer = exporter.post(body)
                     if answer.status_code != 200 or answer.json()["accepted"] != ROWS:
