@@ -77,7 +77,7 @@ Notification = dict[str, Any]
 
 def profiles() -> dict[str, bytes]:
     """A baseline file for each model."""
-    share = {plan: int((PLANS == plan).sum()) for plan in "abcdefgh"}
+    share = {plan: PLANS.tolist().count(plan) for plan in "abcdefgh"}
     churn = baseline(
         numeric("income", EDGES, NORMAL),
         numeric("age", EDGES, NORMAL),
