@@ -57,6 +57,7 @@ def test_once_ends_with_the_first_page(tmp_path: Path) -> None:
     assert named <= DRIFTED
     assert named
     assert "\nOK: paged " in done.stdout
+    assert done.stderr == ""
     assert_all_gone(done.stdout, tmp_path)
 
 
