@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test lint check bench clean
+.PHONY: help demo stack test lint check bench clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
+	@echo 'make stack   watch a page arrive: exporters, Prometheus, Alertmanager (ARGS=--once: ends after the first page)'
 	@echo 'make test    run the tests (ARGS=... goes to pytest)'
 	@echo 'make lint    lint, format, types'
 	@echo 'make check   what CI runs: lint and test'
@@ -18,6 +19,9 @@ help:
 
 demo: $(VENV)/.demo
 	$(BIN)/mlexporter demo $(ARGS)
+
+stack: $(VENV)/.demo
+	$(BIN)/python examples/stack/stack.py $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -34,7 +38,7 @@ bench: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when pyproject.toml changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made

@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -189,6 +191,16 @@ def test_model_scores_a_row_the_same_alone_and_in_company(model: Model, split: S
     rows = [flight.features for flight in split.held_out[:50]]
     assert model.predict(rows) == [model.predict([row])[0] for row in rows]
     assert model.predict([]) == []
+
+
+def test_model_answers_threads_and_leaves_the_process_as_it_was(model: Model, split: Split) -> None:
+    rows = [flight.features for flight in split.held_out[:5]]
+    expected = model.predict(rows)
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: model.predict(rows), range(60)))
+    assert answers == [expected] * 60
+    assert warnings.filters == filters
 
 
 def test_model_takes_what_it_has_never_seen(model: Model) -> None:

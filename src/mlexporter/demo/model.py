@@ -1,8 +1,9 @@
 """The model under watch: it says whether a flight that left the gate will arrive more than 15 minutes late."""
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ class Model:
     pipeline: Any
     auc: float
     threads: Any
+    # Of the process, not of the model: the limit of threads, and the filters of warnings that scikit-learn puts aside.
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def predict(self, rows: Sequence[Features]) -> list[float]:
-        """Probability of a late arrival, one for each row.
+        """Probability of a late arrival, one for each row. Several threads may ask.
 
         Raises ValueError or TypeError where a value does not fit its feature, such as a word for a temperature.
         """
         if not rows:
             return []
-        with _one_thread(self.threads):
+        with self._lock, _one_thread(self.threads):
             scores: list[float] = self.pipeline.predict_proba(_table(rows))[:, 1].tolist()
         return scores
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -142,20 +143,24 @@ def write_config(path: Path, baseline: Path, windows: tuple[str, ...]) -> None:
     )
 
 
-class Exporter:
-    """`mlexporter serve` in a process of its own; as a context it is started, ready, and stopped at the end."""
+class Program:
+    """A server in a process of its own; as a context it is started, ready, and stopped at the end.
 
-    def __init__(self, config: Path, listen: str, address: Address, stop: StopSignals) -> None:
+    It is ready when `GET /-/ready` says so, as in all programs of Prometheus' kind.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], address: Address, log: Path, stop: StopSignals) -> None:
+        self.name = name
         self.address = address
-        self.log = config.with_name("exporter.log")
-        self._command = [*COMMAND, "serve", f"--config.file={config}", f"--web.listen-address={listen}"]
+        self.log = log
+        self._command = list(command)
         self._stop = stop
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
-            # A session of its own: Ctrl-C is for the demo, which then ends the exporter in its turn.
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
+            # A session of its own: Ctrl-C is for the demo, which then ends the program in its turn.
+            self._process = subprocess.Popen(  # noqa: S603 - the caller's own command
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         try:
@@ -179,7 +184,7 @@ class Exporter:
     def check(self) -> None:
         """Raise DemoError with the end of its log if it is no longer there."""
         if self._process is not None and (code := self._process.poll()) is not None:
-            raise DemoError(f"the exporter ended with {code}; the end of its log:\n{_tail(self.log)}")
+            raise DemoError(f"{self.name} ended with {code}; the end of its log:\n{_tail(self.log)}")
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + READY_SECONDS
@@ -192,9 +197,15 @@ class Exporter:
                 except OSError:
                     pass  # it does not listen yet
                 self._stop.wait(_POLL_SECONDS)
-        raise DemoError(
-            f"the exporter is not ready after {READY_SECONDS:.0f} s; the end of its log:\n{_tail(self.log)}"
-        )
+        raise DemoError(f"{self.name} is not ready after {READY_SECONDS:.0f} s; the end of its log:\n{_tail(self.log)}")
+
+
+class Exporter(Program):
+    """`mlexporter serve`."""
+
+    def __init__(self, config: Path, listen: str, address: Address, stop: StopSignals) -> None:
+        command = [*COMMAND, "serve", f"--config.file={config}", f"--web.listen-address={listen}"]
+        super().__init__("the exporter", command, address, config.with_name("exporter.log"), stop)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

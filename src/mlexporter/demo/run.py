@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mlexporter.demo import report
-from mlexporter.demo.data import FEATURES, DemoError, Features, Flight, load_split, missing_ratios
+from mlexporter.demo.data import FEATURES, DemoError, Features, Flight, Split, load_split, missing_ratios
 from mlexporter.demo.model import MODEL, VERSION, Model, train
 from mlexporter.demo.model_server import ModelServer, SamplePusher
 from mlexporter.demo.processes import (
@@ -113,17 +113,7 @@ def _set_up(plan: Plan, listen: str | None, stop: StopSignals) -> Iterator[Stage
     bind, address = listen_address(listen)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlexporter-demo-")))
-        say("reading a year of flights out of New York ...")
-        split = load_split(TRAINING_ROWS, HELD_OUT_ROWS, plan.seed)
-        stop.check()
-        say(f"training a model on {len(split.training):,} of them: will a flight that left the gate be late?")
-        model = train(split.training, split.held_out, plan.seed)
-        say(f"  AUC {model.auc:.3f} on {len(split.held_out):,} flights that it has not seen")
-        stop.check()
-        say("building the baseline: mlexporter baseline build ...")
-        rows = [flight.features for flight in split.training]
-        write_csv(folder / "training.csv", rows, model)
-        build_baseline(folder / "training.csv", folder / "baseline.json", stop)
+        split, model = prepare(folder, plan.seed, stop)
         write_config(folder / "mlexporter.yml", folder / "baseline.json", plan.windows)
         say("starting the exporter and the model server ...")
         exporter = stack.enter_context(Exporter(folder / "mlexporter.yml", bind, address, stop))
@@ -141,9 +131,24 @@ def _set_up(plan: Plan, listen: str | None, stop: StopSignals) -> Iterator[Stage
             pusher=pusher,
             client=client,
             traffic=Traffic(split.held_out, plan.seed),
-            missing_before=missing_ratios(rows),
+            missing_before=missing_ratios([flight.features for flight in split.training]),
             example=_example(split.held_out),
         )
+
+
+def prepare(folder: Path, seed: int, stop: StopSignals) -> tuple[Split, Model]:
+    """Train the model, and have its baseline built as `baseline.json` in the folder."""
+    say("reading a year of flights out of New York ...")
+    split = load_split(TRAINING_ROWS, HELD_OUT_ROWS, seed)
+    stop.check()
+    say(f"training a model on {len(split.training):,} of them: will a flight that left the gate be late?")
+    model = train(split.training, split.held_out, seed)
+    say(f"  AUC {model.auc:.3f} on {len(split.held_out):,} flights that it has not seen")
+    stop.check()
+    say("building the baseline: mlexporter baseline build ...")
+    write_csv(folder / "training.csv", [flight.features for flight in split.training], model)
+    build_baseline(folder / "training.csv", folder / "baseline.json", stop)
+    return split, model
 
 
 def write_csv(path: Path, rows: Sequence[Features], model: Model) -> None:
