@@ -136,6 +136,7 @@ def expected_dispersions(ticks: Sequence[Sequence[float]]) -> list[float]:
     for counts in ticks:
         ratio = oracle.dispersion_ratio(before, counts)
         if ratio is not None:
+            ratio = min(ratio, 10 * max(total / weight, 1))
             total, weight = total * kept + ratio, weight * kept + 1
         before = counts
         found.append(max(total / weight, 1.0))
@@ -303,6 +304,27 @@ def test_dispersion_of_two_ticks_by_hand() -> None:
     assert third.total[1] == second.total[1]
     assert third.weight.tolist() == [second.weight[0] * kept + 1, second.weight[1]]
     assert third.previous.tolist() == [0, 0, 5, 0, 7]
+
+
+def test_the_tick_of_a_jump_counts_as_ten_times_the_dispersion() -> None:
+    """A column that turns from one category to another in a tick of 10,000 samples stays in sight."""
+    layout = layout_of([], [3])
+    state = (
+        Dispersion.start(layout).after(layout, np.array([7000.0, 3000, 0])).after(layout, np.array([0.0, 10_000, 0]))
+    )
+    kept = 0.5 ** (1 / 5760)
+    assert state.total[0] == pytest.approx(20 * kept + 10, rel=1e-12)
+    # and back: of 1 and 30/21
+    state = state.after(layout, np.array([7000.0, 3000, 0]))
+    assert state.ratio[0] == pytest.approx((30 + 300 / 21) / 22, rel=1e-3)
+
+
+def test_a_large_dispersion_is_found_in_a_few_ticks() -> None:
+    layout, random = layout_of([], [4]), np.random.default_rng(3)
+    state = Dispersion.start(layout)
+    for _ in range(40):  # all samples of a tick alike, or nearly so: each differs from the one before
+        state = state.after(layout, random.dirichlet([0.3] * 4) * 1000)
+    assert state.ratio[0] > 100
 
 
 def test_dispersion_is_never_under_1() -> None:
