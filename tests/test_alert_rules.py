@@ -207,7 +207,7 @@ def test_alerts_fire_and_stay_silent_in_their_tests(name: str) -> None:
 
 
 def test_lines_are_no_longer_than_120() -> None:
-    lines = [line for path in FILES for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = (RULES / "mlexporter.alerts.yaml").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if len(line) > 120 and "_url: " not in line] == []
 
 
