@@ -1,6 +1,7 @@
 """What several tests need: baselines from raw values, a clock that stands still, and the rule about skips."""
 
 import os
+import shutil
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def baseline(*columns: Column) -> Baseline:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what the code gives")
+
+
+PROMTOOL_3 = Path(__file__).parents[1] / "tools" / "promtool" / "bin" / "promtool"
+
+
+@pytest.fixture(params=["2", "3"])
+def promtool(request: pytest.FixtureRequest) -> str:
+    """Both promtools: the one that is installed, Prometheus 2's in Debian, and that of Prometheus 3."""
+    if request.param == "3":
+        if not PROMTOOL_3.exists():
+            pytest.skip("promtool of Prometheus 3 is not built: make tools/promtool/bin/promtool")
+        return str(PROMTOOL_3)
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed")
+    return found
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Rules and alerts: what they name exists, and promtool finds that each alert fires and stays silent when it should."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,14 +30,6 @@ ALERTS = {rule["alert"]: rule for path in FILES for rule in rules_of(path, "aler
 
 each_alert = pytest.mark.parametrize("name", ALERTS)
 each_test = pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-
-
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed")
-    return found
 
 
 # -- reading PromQL ----------------------------------------------------------------------------------------------------

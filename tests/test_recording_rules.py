@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -867,10 +866,7 @@ def operation(replicas: int, kubernetes: bool, bursty: bool) -> Fleet:
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 
-def evaluate(fleet: Fleet, folder: Path) -> subprocess.CompletedProcess[str]:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+def evaluate(promtool: str, fleet: Fleet, folder: Path) -> subprocess.CompletedProcess[str]:
     test = {
         "interval": f"{fleet.interval}s",
         "input_series": [{"series": series, "values": values} for series, values in fleet.series.items()],
@@ -884,8 +880,8 @@ def evaluate(fleet: Fleet, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_records(name: str, tmp_path: Path) -> None:
-    done = evaluate(SCENARIOS[name](), tmp_path)
+def test_records(name: str, promtool: str, tmp_path: Path) -> None:
+    done = evaluate(promtool, SCENARIOS[name](), tmp_path)
     assert done.returncode == 0, (done.stdout + done.stderr)[:4_000]
 
 
@@ -912,11 +908,11 @@ def _one_too_many(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("expect", [_wrong_number, _wrong_label, _absent, _one_too_many])
-def test_the_checks_can_fail(expect: Callable[[Fleet], None], tmp_path: Path) -> None:
+def test_the_checks_can_fail(expect: Callable[[Fleet], None], promtool: str, tmp_path: Path) -> None:
     fleet = Fleet(minutes=5)
     fleet.add("mlexporter_samples_total", 0, {"model": "churn", "version": "7"}, fleet.counter(np.full(6, 300.0)))
     fleet.expect("fleet:mlexporter_samples:rate5m", {"model": "churn", "version": "7"}, 5, 5)
     fleet.expect_nothing_else()
-    assert evaluate(fleet, tmp_path).returncode == 0
+    assert evaluate(promtool, fleet, tmp_path).returncode == 0
     expect(fleet)
-    assert "FAILED" in evaluate(fleet, tmp_path).stderr
+    assert "FAILED" in evaluate(promtool, fleet, tmp_path).stderr
