@@ -510,7 +510,8 @@ def test_a_page(alertmanager: str, sink: Sink) -> None:
 
 
 JOB = ("job",)
-VERSION = (*JOB, "model", "version")
+MODEL = (*JOB, "model")
+VERSION = (*MODEL, "version")
 COLUMN = (*VERSION, "role", "column")
 INHIBITED = [
     ("MLExporterDown", "MLExporterDriftSuspected", JOB),
@@ -523,7 +524,7 @@ INHIBITED = [
     ("MLExporterManyColumnsDrift", "MLExporterDriftSuspected", VERSION),
     ("MLExporterManyColumnsDrift", "MLExporterFleetDrift", VERSION),
     ("MLExporterBaselinesDiffer", "MLExporterFleetDrift", VERSION),
-    ("MLExporterNoSamples", "MLExporterTooFewSamples", VERSION),
+    ("MLExporterNoSamples", "MLExporterTooFewSamples", MODEL),
     ("MLExporterFleetDrift", "MLExporterFeatureDrift", COLUMN),
     ("MLExporterFeatureDrift", "MLExporterDriftSuspected", COLUMN),
     ("MLExporterPredictionDrift", "MLExporterDriftSuspected", COLUMN),
