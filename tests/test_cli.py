@@ -306,7 +306,10 @@ def test_backtest_for_machines(run: Run, write: Write, built: Path) -> None:
 
 
 def test_backtest_goes_by_the_configuration(run: Run, write: Write, built: Path) -> None:
-    live = write("live.csv", table([*even(1000), *[9.5] * 1000]))
+    # half of the samples move to the last bin: 0.9 ln(0.1 / 0.05) + 0.1 ln(0.1 / 0.55) = 0.45
+    drifted = [value for pair in zip(even(500), [9.5] * 500, strict=True) for value in pair]
+    live = write("live.csv", table([*even(1000), *drifted]))
+    assert "firing" in run("backtest", live, f"--baseline={built}").stdout
     text = """
 models: [{name: a, baseline: b.json, columns: {x: {warn_tolerance: 2, page_tolerance: 3}}}]
 detection: {false_alarm_every: 300d}
