@@ -13,6 +13,7 @@ import click
 from mlexporter import __version__, addresses, baseline, config, logs
 from mlexporter.baseline import Baseline, BaselineError
 from mlexporter.budget import series_of
+from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import UNVERSIONED, Config, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -78,22 +79,7 @@ def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]
     show_default=True,
     help="HTTP server; waitress needs the extra of that name.",
 )
-@click.option(
-    "--log.level",
-    "log_level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Least severe messages to log.",
-)
-@click.option(
-    "--log.format",
-    "log_format",
-    type=click.Choice(["logfmt", "json"]),
-    default="logfmt",
-    show_default=True,
-    help="Format of log lines.",
-)
+@logging_options
 def serve(
     config_file: Path | None, listen_address: str, web_server: str, log_level: str, log_format: logs.LogFormat
 ) -> None:

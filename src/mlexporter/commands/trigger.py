@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlexporter import __version__, addresses, logs
+from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import ConfigError
 
 if TYPE_CHECKING:
@@ -36,22 +37,7 @@ _GIVE_UP_SECONDS = 4.5
     "--web.listen-address", "listen_address", default=":9878", show_default=True, help="Address to listen on."
 )
 @click.option("--dry-run", is_flag=True, help="Do everything but the actions; the log says what they would be.")
-@click.option(
-    "--log.level",
-    "log_level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="Least severe messages to log.",
-)
-@click.option(
-    "--log.format",
-    "log_format",
-    type=click.Choice(["logfmt", "json"]),
-    default="logfmt",
-    show_default=True,
-    help="Format of log lines.",
-)
+@logging_options
 def trigger_command(
     config_file: Path, listen_address: str, dry_run: bool, log_level: str, log_format: logs.LogFormat
 ) -> None:
