@@ -21,6 +21,8 @@ ALLOWED = {
     "strict_yaml": "scalars",
     "timezones": "edges scalars",
     "config": "scalars strict_yaml timezones",
+    # predictions that wait for their labels
+    "pending": "samples",
     # bytes to batches
     "decode": "samples",
     # batches to counts

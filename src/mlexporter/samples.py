@@ -4,7 +4,7 @@ Also the closed set of reasons for which samples are refused. This module import
 """
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -38,6 +38,7 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_TIMEOUT = "request_timeout"
     OVERLOADED = "overloaded"
+    STORE_UNAVAILABLE = "store_unavailable"
     INTERNAL_ERROR = "internal_error"
     # one sample; its neighbours are kept
     NOT_AN_OBJECT = "not_an_object"
@@ -45,6 +46,8 @@ class Reason(enum.StrEnum):
     INVALID_ID = "invalid_id"
     INVALID_LATENCY = "invalid_latency"
     INVALID_ERROR = "invalid_error"
+    INVALID_LABEL = "invalid_label"
+    MISSING_ID = "missing_id"
     # the model or version that the samples name
     INVALID_MODEL = "invalid_model"
     UNKNOWN_MODEL = "unknown_model"
@@ -68,8 +71,9 @@ class Batch(msgspec.Struct, frozen=True):
 
     Every column has `size` values, in the order of the samples; a feature that a sample lacks is None there.
     `model` and `version` are None where the request named none. `index` is where its first sample stood in the request.
-    `weight` is the number of bytes it was decoded from,
-    by which the store bounds what may wait to be counted.
+    `probabilities` are the objects, class to probability, that predictions were given as; None for another one.
+    `weight` is the number of bytes it was decoded from, by which the store bounds what may wait to be counted.
+    `errors` is the number of samples that carry an error; `error_reasons` those of them whose error names a reason.
     """
 
     size: int
@@ -78,10 +82,12 @@ class Batch(msgspec.Struct, frozen=True):
     version: str | None = None
     prediction: Values | None = None
     confidence: Values | None = None
+    probabilities: Values | None = None
     label: Values | None = None
     ids: Sequence[str | None] | None = None
     latency_seconds: Sequence[float | None] | None = None
     errors: int = 0
+    error_reasons: Mapping[str, int] = {}
     index: int = 0
     weight: int = 0
 
@@ -110,6 +116,33 @@ class Decoded(msgspec.Struct, frozen=True):
     """What a request body held: batches to count and samples that were refused."""
 
     batches: tuple[Batch, ...]
+    rejections: tuple[Rejection, ...] = ()
+
+
+class Labels(msgspec.Struct, frozen=True):
+    """True labels of one model: by the id of the prediction, or together with it, for who keeps the prediction.
+
+    Every column has `size` values. A label is a number, a text or a boolean. `ids` and `prediction` are None where no
+    label has one; a label has at least one of the two. Predictions are as they were sent: a number, a class, or an
+    object of class to probability. `model` and `version` are None where the request named none; an id without a version
+    stands for that of all versions. `index` is where the first label stood in the request; `weight` the bytes it was
+    decoded from.
+    """
+
+    size: int
+    label: Values
+    model: str | None = None
+    version: str | None = None
+    ids: Sequence[str | None] | None = None
+    prediction: Values | None = None
+    index: int = 0
+    weight: int = 0
+
+
+class DecodedLabels(msgspec.Struct, frozen=True):
+    """What a body of labels held: labels to join and labels that were refused."""
+
+    labels: tuple[Labels, ...]
     rejections: tuple[Rejection, ...] = ()
 
 

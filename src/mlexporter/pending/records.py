@@ -1,0 +1,160 @@
+"""What is joined, and what comes of it. Predictions and labels travel as JSON values, so that a file outlives a restart.
+
+Nothing here knows tasks or baselines: what a prediction means is for whoever counts the matches.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+VersionKey = tuple[str, str]
+"""Names of a model and a version of it."""
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """One that waits for its label.
+
+    Attributes:
+        model, version, id: by which its label finds it.
+        time: Unix time at which it came.
+        value: JSON of a number, a class, or an object of class to probability.
+
+    """
+
+    model: str
+    version: str
+    id: str
+    time: float
+    value: bytes
+
+
+class Label(msgspec.Struct, frozen=True):
+    """A true label.
+
+    Attributes:
+        model, id: of the prediction.
+        version: of the model; None for that of every version which has predicted this id, or will.
+        time: Unix time at which it came.
+        value: JSON of a number, a text or a boolean.
+
+    """
+
+    model: str
+    version: str | None
+    id: str
+    time: float
+    value: bytes
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A prediction whose label is known now, or whose label was corrected.
+
+    Attributes:
+        model, version: of the prediction.
+        prediction, label: as JSON.
+        delay: seconds from prediction to label, at least 0.
+        time: Unix time of the label.
+        replaced: the label that was counted before and its Unix time; None at the first one.
+
+    """
+
+    model: str
+    version: str
+    prediction: bytes
+    label: bytes
+    delay: float
+    time: float
+    replaced: tuple[bytes, float] | None = None
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Predictions of two versions for the same id.
+
+    Each pair is told once when both predictions are there (`label` is None), and once when both predictions and the
+    label are there. Corrections of a label do not tell it again.
+    """
+
+    model: str
+    versions: tuple[str, str]
+    predictions: tuple[bytes, bytes]
+    label: bytes | None
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """What came of one application of predictions and labels.
+
+    Attributes:
+        tracked: predictions that are waiting now, or were at once joined; not those whose id was there already.
+        matches, pairs: in no particular order.
+        repeated: labels, by version, that said again what was known.
+
+    """
+
+    tracked: Mapping[VersionKey, int] = {}
+    matches: Sequence[Match] = ()
+    pairs: Sequence[Pair] = ()
+    repeated: Mapping[VersionKey, int] = {}
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """What was given up: beyond its time (`horizon`), or the oldest ones beyond the limit on rows (`limit`).
+
+    Attributes:
+        predictions: without a label, by model, version and reason.
+        labels: without a prediction, by model and reason.
+
+    """
+
+    predictions: Mapping[tuple[str, str, str], int] = {}
+    labels: Mapping[tuple[str, str], int] = {}
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """How many predictions wait for their label, by version, and labels for their prediction, by model."""
+
+    predictions: Mapping[VersionKey, int] = {}
+    labels: Mapping[str, int] = {}
+
+
+Totals = Mapping[str, bytes]
+"""What the counter of matches wants to be kept, by a key of its own; written together with what it was counted from."""
+
+
+class StoreError(Exception):
+    """The store of pending predictions cannot be used now; nothing of the call was done. It is worth a retry."""
+
+
+class PendingStore(Protocol):
+    """Where predictions wait. Called from one thread at a time."""
+
+    def apply(
+        self, predictions: Sequence[Prediction], labels: Sequence[Label], totals: Callable[[Joined], Totals]
+    ) -> Joined:
+        """Add predictions and labels, join them, and keep what `totals` makes of it: all of it, or nothing.
+
+        Of a prediction's id in one version the first prediction stands. A label that says what is known changes
+        nothing; one that says otherwise is a correction, as long as its prediction is kept. A label without a prediction
+        waits for it.
+
+        Raises:
+            StoreError: nothing was done.
+
+        """
+
+    def forget(self, now: float) -> Lost:
+        """Give up what has waited for too long, and the oldest ones beyond the limit.
+
+        Raises:
+            StoreError: nothing was done.
+
+        """
+
+    def waiting(self) -> Waiting:
+        """What waits. Raises StoreError."""
+
+    def totals(self) -> Totals:
+        """What was kept last, also by a process before this one. Raises StoreError."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""
