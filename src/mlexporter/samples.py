@@ -73,7 +73,7 @@ class Batch(msgspec.Struct, frozen=True):
     `model` and `version` are None where the request named none. `index` is where its first sample stood in the request.
     `probabilities` are the objects, class to probability, that predictions were given as; None for another one.
     `weight` is the number of bytes it was decoded from, by which the store bounds what may wait to be counted.
-    `errors` is the number of samples that carry an error; `error_reasons` those of them whose error names a reason.
+    `errors` is the number of samples that carry an error; `error_reasons` counts those of them that name a reason.
     """
 
     size: int

@@ -134,8 +134,8 @@ class PendingStore(Protocol):
         """Add predictions and labels, join them, and keep what `totals` makes of it: all of it, or nothing.
 
         Of a prediction's id in one version the first prediction stands. A label that says what is known changes
-        nothing; one that says otherwise is a correction, as long as its prediction is kept. A label without a prediction
-        waits for it.
+        nothing; one that says otherwise is a correction, as long as its prediction is kept. A label without a
+        prediction waits for it.
 
         Raises:
             StoreError: nothing was done.
