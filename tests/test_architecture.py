@@ -16,19 +16,21 @@ ALLOWED = {
     # leaves that anyone may import
     "samples": "",
     "metrics": "",
-    "baseline": "samples",
+    "outcome_profile": "",
+    "baseline": "outcome_profile samples",
     "scalars": "",
     "strict_yaml": "scalars",
     "timezones": "edges scalars",
     "config": "scalars strict_yaml timezones",
     # predictions that wait for their labels
-    "pending": "samples",
+    "pending": "",
     # bytes to batches
     "decode": "samples",
     # batches to counts
     "categories": "",
     "edges": "",
     "binning": "baseline categories edges samples",
+    "outcomes": "baseline binning categories edges outcome_profile",
     "window": "binning edges",
     # counts to numbers: no clock, no state, no text
     "drift": "edges",

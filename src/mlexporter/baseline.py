@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from mlexporter.outcome_profile import OutcomeProfile
 from mlexporter.samples import Role
 
 FORMAT_VERSION: Final = 2
@@ -145,6 +147,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         provisional: learned, and not frozen yet.
         rows: number of rows it was built from.
         columns: ordered by role and name.
+        outcomes: what came of the predictions, where the rows had a prediction and a label.
 
     """
 
@@ -156,6 +159,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     provisional: bool = False
     rows: int
     columns: tuple[Column, ...]
+    outcomes: OutcomeProfile | UnsetType = UNSET
 
 
 class BaselineError(Exception):

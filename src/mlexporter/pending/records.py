@@ -1,6 +1,7 @@
-"""What is joined, and what comes of it. Predictions and labels travel as JSON values, so that a file outlives a restart.
+"""What is joined, and what comes of it.
 
-Nothing here knows tasks or baselines: what a prediction means is for whoever counts the matches.
+Predictions and labels travel as JSON values, so that a file outlives a restart. Nothing here knows tasks or baselines:
+what a prediction means is for whoever counts the matches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
