@@ -68,7 +68,7 @@ class SlowCollector:
             assert isinstance(threshold, GaugeMetricFamily)
             for tier in ("warn", "page"):
                 threshold.add_metric([tier], self.snapshot.log_threshold)
-        yield from families.values()
+        yield from (family for family in families.values() if family.samples)
 
     @staticmethod
     def _family(metric: metrics.Metric) -> Metric:

@@ -118,8 +118,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     log_threshold: float | None
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of some batches."""
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of batches that were sent."""
 
     accepted: int
     rejections: tuple[Rejection, ...]

@@ -28,7 +28,7 @@ from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.registry import Registry, Version
 from mlexporter.samples import Batch, Rejection
-from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Outcome, Snapshot, VersionSnapshot
+from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Receipt, Snapshot, VersionSnapshot
 
 # Rows, batches and bytes of request bodies that may wait to be counted.
 FOLD_ROWS: Final = 8192
@@ -68,7 +68,7 @@ class Store:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def observe(self, batches: Iterable[Batch]) -> Outcome:
+    def observe(self, batches: Iterable[Batch]) -> Receipt:
         """Accept batches, or refuse them whole where their model or version is not known or over a limit."""
         accepted = 0
         rejections: list[Rejection] = []
@@ -78,7 +78,7 @@ class Store:
                 accepted += batch.size
             else:
                 rejections.append(msgspec.structs.replace(refused, index=batch.index, count=batch.size))
-        return Outcome(accepted, tuple(rejections))
+        return Receipt(accepted, tuple(rejections))
 
     def _observe(self, batch: Batch) -> Rejection | None:
         with self._lock:

@@ -1,0 +1,79 @@
+"""A snapshot to the text that Prometheus scrapes.
+
+The text of a series, its name and labels, is encoded once per baseline; a scrape only writes numbers. The result is
+byte for byte what prometheus_client writes for the same families, which a test holds it to.
+"""
+
+from collections.abc import Mapping
+
+from mlexporter import metrics
+from mlexporter.expectation import TIERS
+from mlexporter.exposition.columns import ColumnLines, add_alarm, add_columns
+from mlexporter.exposition.text import Families, Family, add_histogram, header, numbers, prefix
+from mlexporter.metrics import Metric
+from mlexporter.snapshot import LATENCY_BUCKETS, Snapshot, VersionSnapshot
+
+__all__ = ["Exposition", "header", "numbers", "prefix"]
+
+
+class Exposition:
+    """Writes pages. Safe to call from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, str], ColumnLines] = {}
+
+    def page(self, snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
+        """The families of all models, in the order of `metrics.MODEL_METRICS`, those without a series left out; no end-of-file mark."""
+        families = {metric.name: Family() for metric in metrics.MODEL_METRICS}
+        lines: dict[tuple[str, str], ColumnLines] = {}
+        for version in snapshot.versions:
+            key = (version.model, version.version)
+            self._add_version(families, version)
+            if version.monitor is not None:
+                known = self._lines.get(key)
+                fits = known is not None and known.monitor.binner is version.monitor.binner
+                lines[key] = known if fits and known is not None else ColumnLines(version, version.monitor)
+                add_columns(families, version, lines[key])
+                if version.alarm is not None:
+                    add_alarm(families, version.alarm, lines[key])
+        self._lines = lines
+        if snapshot.log_threshold is not None:
+            for tier in TIERS:
+                name = metrics.DRIFT_LOG_THRESHOLD.name
+                families[name].add_one(name, {"tier": tier}, snapshot.log_threshold)
+        text: list[bytes] = []
+        for metric in metrics.MODEL_METRICS:
+            parts = families[metric.name].parts
+            if parts:
+                text.append(header(metric, openmetrics=openmetrics))
+                text += parts
+        text.append(b"\n")
+        return b"".join(text)[1:]
+
+    @staticmethod
+    def _add_version(families: Families, version: VersionSnapshot) -> None:
+        """Families with one series, or one histogram, per version."""
+        labels = {"model": version.model, "version": version.version}
+
+        def add(metric: Metric, value: float, more: Mapping[str, str] | None = None) -> None:
+            families[metric.name].add_one(metric.name, {**labels, **(more or {})}, value)
+
+        add(metrics.SAMPLES, version.samples)
+        add(metrics.INFERENCE_ERRORS, version.errors)
+        add(metrics.VALUES_UNKNOWN_COLUMN, version.unknown)
+        if version.last_sample is not None:
+            add(metrics.LAST_SAMPLE, version.last_sample)
+        if version.monitor is not None and version.reference is not None:
+            baseline = version.monitor.baseline
+            add(
+                metrics.MODEL_INFO,
+                1.0,
+                {
+                    "task": version.task,
+                    "baseline_hash": "provisional" if baseline.provisional else baseline.hash,
+                    "baseline_source": baseline.source,
+                },
+            )
+            add(metrics.BASELINE_ROWS, version.reference.rows)
+        name, latency = metrics.INFERENCE_DURATION.name, version.latency
+        add_histogram(families[name], name, labels, LATENCY_BUCKETS, latency.counts, latency.sum)
