@@ -209,7 +209,7 @@ class OutcomeBinner:
             counts[self._score_starts[-1] :] = np.bincount(index, minlength=len(self.classes) * self.confidence_bins)
         return counts
 
-    def right(self, predictions: Sequence[object], labels: Sequence[object]) -> Floats:
+    def wrongness(self, predictions: Sequence[object], labels: Sequence[object]) -> Floats:
         """(n,) how wrong each prediction is: 0 or 1 of a class, the distance of a number; NaN where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
             return np.abs(_floats(predictions) - _floats(labels))

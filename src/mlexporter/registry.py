@@ -4,6 +4,7 @@ Nothing here locks: the store calls it under its lock.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -16,10 +17,28 @@ from mlexporter.config import UNVERSIONED, ColumnConfig, Config, ModelConfig
 from mlexporter.config import Window as WindowConfig
 from mlexporter.diary import Diary
 from mlexporter.edges import Ints
+from mlexporter.feedback import Feedback
 from mlexporter.learning import Learner
+from mlexporter.profiling import profile_of
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import LATENCY_BUCKETS, Monitor
 from mlexporter.window import Window
+
+
+def key_of(model: str, version: str) -> str:
+    """By which what is kept of a version is found again."""
+    return msgspec.json.encode((model, version)).decode()
+
+
+MAX_ERROR_REASONS: Final = 10
+"""Reasons of a model's errors that are told apart; those that come later are counted as one."""
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """The live data of a version in the bins of the version before it, where its own are others."""
+
+    monitor: Monitor
+    windows: tuple[tuple[str, Window], ...]
 
 
 class Version:
@@ -33,6 +52,8 @@ class Version:
         refused: why no samples are taken any more.
         alarm: of drift, from the first tick on that has a frozen baseline; `alarm_from` is what was counted before.
         diary: of a version that learns for so long that it can learn its season, too.
+        feedback: what labels tell of it.
+        beside: while there is a version before it with other bins, and data.
 
     """
 
@@ -43,6 +64,7 @@ class Version:
         self.configured = configured
         self.series = PER_VERSION
         self.samples = self.errors = self.unknown = 0
+        self.error_reasons: dict[str, int] = {}
         self.first_sample: float | None = None
         self.last_sample: float | None = None
         self.latency_counts: Ints = np.zeros(len(LATENCY_BUCKETS) + 1, dtype=np.int64)
@@ -59,6 +81,8 @@ class Version:
         self.alarm_from: Counts | None = None
         self.diary: Diary | None = None
         self.refused: Rejection | None = None
+        self.feedback = Feedback()
+        self.beside: Beside | None = None
 
     @property
     def settings(self) -> Mapping[str, ColumnConfig]:
@@ -68,6 +92,10 @@ class Version:
     def accept(self, batch: Batch, now: float) -> None:
         """Append a batch to what waits to be counted."""
         self.errors += batch.errors
+        for reason, count in batch.error_reasons.items():
+            known = reason in self.error_reasons or len(self.error_reasons) < MAX_ERROR_REASONS
+            name = reason if known else "__other__"
+            self.error_reasons[name] = self.error_reasons.get(name, 0) + count
         self.last_sample = now
         if self.first_sample is None:
             self.first_sample = now
@@ -81,13 +109,21 @@ class Version:
         self.pending_rows = self.pending_bytes = 0
         return taken
 
-    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig]) -> None:
-        """Begin to count against a baseline. Every bin is there, at 0."""
+    def all_windows(self) -> Iterator[Window]:
+        """The windows of columns, outcomes and scores."""
+        of_feedback = self.feedback.windows + self.feedback.score_windows
+        beside = self.beside.windows if self.beside is not None else ()
+        for _, window in (*self.windows, *of_feedback, *beside):
+            yield window
+
+    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig], kept: bytes | None) -> None:
+        """Begin to count against a baseline. Every bin is there, at 0, but for outcomes that were kept."""
         self.monitor = monitor
         self.learner = None
         self.counts = self.alarm_from = monitor.binner.zero()
         self.alarm = None
         self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
+        self.feedback.watch(monitor.outcomes, windows, kept)
 
 
 class Registry:
@@ -96,11 +132,13 @@ class Registry:
     Args:
         config: models, windows, discovery and limits.
         baselines: of the configured models that have one, by (name, version).
+        kept: what an exporter before this one kept of outcomes, by `key_of`.
 
     """
 
-    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline]) -> None:
+    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes]) -> None:
         self._config = config
+        self._kept = kept
         self._models: dict[str, dict[str, Version]] = {}
         self.series = 0
         for model in config.models:
@@ -109,7 +147,8 @@ class Registry:
             if baseline is not None:
                 # one that was saved before it was whole goes on no more: it is what the live data are held against
                 baseline = msgspec.structs.replace(baseline, provisional=False)
-                self.watch(version, Monitor.of(baseline, config.detection, model.columns))
+                profile = profile_of(baseline, model.task, model.prediction.classes, model.prediction.threshold)
+                self.watch(version, Monitor.of(baseline, config.detection, model.columns, profile))
             else:
                 self._learn_from(version)
 
@@ -120,14 +159,20 @@ class Registry:
                 yield self._models[model][name]
 
     @property
-    def watched_columns(self) -> int:
-        """How many columns the drift alarm watches, of all versions together."""
-        return sum(
-            len(version.monitor.binner.columns)
-            for versions in self._models.values()
-            for version in versions.values()
-            if version.monitor is not None and version.monitor.alarm is not None
-        )
+    def watched(self) -> int:
+        """How many columns, and outcomes, the alarms watch, of all versions together."""
+        return sum(version.monitor.watched for version in self if version.monitor is not None)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models."""
+        return tuple(sorted(self._models))
+
+    def before(self, version: Version) -> Version | None:
+        """The version of the model that came before another one."""
+        versions = self.versions_of(version.model)
+        index = versions.index(version)
+        return versions[index - 1] if index else None
 
     def find(self, model: str, version: str) -> Version | None:
         """A version by its names."""
@@ -231,9 +276,31 @@ class Registry:
         series = series_of(monitor.baseline.columns, len(self._config.windows))
         self.series += series - version.series
         version.series = series
-        version.watch(monitor, self._config.windows)
+        version.watch(monitor, self._config.windows, self._kept.get(key_of(version.model, version.name)))
+
+    def beside(self, version: Version, now: float) -> Beside | None:
+        """Where to count a version's samples once more, in the bins of the version before it; under the lock.
+
+        None where its own bins are the same, and where that version has had no samples within the longest window.
+        """
+        previous = self.before(version)
+        if previous is None or previous.monitor is None or version.monitor is None or previous.last_sample is None:
+            return None
+        longest = max(window.seconds for window in self._config.windows)
+        if same_bins(previous.monitor, version.monitor) or now - previous.last_sample > longest:
+            version.beside = None
+        elif version.beside is None or version.beside.monitor.binner is not previous.monitor.binner:
+            zero = previous.monitor.binner.zero()
+            windows = tuple((window.label, Window(window.seconds, zero)) for window in self._config.windows)
+            version.beside = Beside(previous.monitor, windows)
+        return version.beside
 
     def _learn_from(self, version: Version) -> Version:
         version.learner = Learner(self._config.discovery.max_columns)
         version.learns = True
         return version
+
+
+def same_bins(one: Monitor, other: Monitor) -> bool:
+    """Whether counts of both add."""
+    return one.binner is other.binner or one.baseline.hash == other.baseline.hash != ""

@@ -99,6 +99,15 @@ class Batch(msgspec.Struct, frozen=True):
             return self.label
         return self.prediction if name == PREDICTION_COLUMN else self.confidence
 
+    def raw_predictions(self) -> Values | None:
+        """Predictions as they were sent: numbers, classes, or objects of class to probability."""
+        if self.prediction is None or self.probabilities is None:
+            return self.prediction
+        return [
+            prediction if probabilities is None else probabilities
+            for prediction, probabilities in zip(self.prediction, self.probabilities, strict=True)
+        ]
+
     def columns(self) -> Iterator[tuple[Role, str, Values]]:
         """Every column that is there."""
         for name, values in self.features.items():

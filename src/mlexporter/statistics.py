@@ -247,6 +247,20 @@ class Statistician:
             result[group.columns] = np.where(values.sum(axis=1) > 0, psi, np.nan)
         return result
 
+    def psi_between(self, before: Ints, after: Ints) -> Floats:
+        """(C,) population stability index of two windows' flat fine bins; NaN where either has too few values."""
+        result = np.full(self._columns, np.nan)
+        for group in self._groups:
+            q, p = group.psi_bins(before), group.psi_bins(after)
+            # the rule for a baseline of so many rows, and the other way round, for neither side is one
+            sizes = [values.sum(axis=1).astype(np.float64) for values in (q, p)]
+            enough = np.logical_and.reduce(
+                [sizes[i] >= drift.psi_min_rows(sizes[1 - i], group.psi_widths) for i in (0, 1)]
+            )
+            psi = drift.psi(q, p, group.psi_valid)
+            result[group.columns] = np.where(enough & (group.psi_widths > 1), psi, np.nan)
+        return result
+
     def _compute_ordered(
         self, baseline: _OrderedReference, bins: Ints, sums: Floats, statistics: dict[str, Floats]
     ) -> None:

@@ -9,7 +9,7 @@ Write path and read path meet only in `snapshot()`.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -20,15 +20,20 @@ from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
 from mlexporter.budget import series_of
+from mlexporter.concept import ConceptAlarm
 from mlexporter.config import Config
 from mlexporter.detector import log_threshold
 from mlexporter.diary import Diary
-from mlexporter.edges import Floats, Ints
+from mlexporter.edges import Ints
+from mlexporter.feedback_sink import FeedbackSink
 from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
-from mlexporter.registry import Registry, Version
+from mlexporter.outcomes import OutcomeCounts
+from mlexporter.profiling import learned_profile
+from mlexporter.registry import Beside, Registry, Version, same_bins
 from mlexporter.samples import Batch, Rejection
-from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Receipt, Snapshot, VersionSnapshot
+from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
+from mlexporter.window import Countable, Window
 
 # Rows, batches and bytes of request bodies that may wait to be counted.
 FOLD_ROWS: Final = 8192
@@ -44,6 +49,16 @@ class _Fold(msgspec.Struct, frozen=True):
     batches: list[Batch]
     learner: Learner | None
     monitor: Monitor | None
+    beside: Beside | None
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    """What was counted of a fold's batches."""
+
+    columns: Counts | None
+    beside: Counts | None
+    scores: Ints | None
+    latency: Latency
 
 
 class Store:
@@ -53,16 +68,24 @@ class Store:
         config: models, windows, discovery and limits.
         baselines: of the configured models that have one, by (name, version).
         clock: Unix time in seconds. Read under the lock, so that no thread sets back the windows of another.
+        kept: what the store of pending predictions kept of outcomes.
 
     """
 
-    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        baselines: dict[tuple[str, str], Baseline],
+        clock: Callable[[], float],
+        kept: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._config = config
         self._clock = clock
         self._lock = threading.Lock()
         self._ticking = threading.Lock()
         self._counted = threading.Condition(self._lock)
-        self._registry = Registry(config, baselines)
+        self._registry = Registry(config, baselines, kept or {})
+        self.feedback = FeedbackSink(self._registry, self._lock, clock)
         self._folds = 0
         self._active: set[int] = set()
 
@@ -72,15 +95,18 @@ class Store:
         """Accept batches, or refuse them whole where their model or version is not known or over a limit."""
         accepted = 0
         rejections: list[Rejection] = []
+        awaiting: list[tuple[str, str, Batch]] = []
         for batch in batches:
-            refused = self._observe(batch)
-            if refused is None:
-                accepted += batch.size
-            else:
-                rejections.append(msgspec.structs.replace(refused, index=batch.index, count=batch.size))
-        return Receipt(accepted, tuple(rejections))
+            taken = self._observe(batch)
+            if isinstance(taken, Rejection):
+                rejections.append(msgspec.structs.replace(taken, index=batch.index, count=batch.size))
+                continue
+            accepted += batch.size
+            if batch.prediction is not None and (batch.ids is not None or batch.label is not None):
+                awaiting.append((taken.model, taken.name, batch))
+        return Receipt(accepted, tuple(rejections), tuple(awaiting))
 
-    def _observe(self, batch: Batch) -> Rejection | None:
+    def _observe(self, batch: Batch) -> Version | Rejection:
         with self._lock:
             now = self._clock()
             version = self._registry.resolve(batch.model, batch.version, now)
@@ -92,7 +118,7 @@ class Store:
             fold = self._take(version) if self._due(version) else None
         if fold is not None:
             self._count(fold)
-        return None
+        return version
 
     def _due(self, version: Version) -> bool:
         """Whether enough waits to be counted; under the lock."""
@@ -112,20 +138,18 @@ class Store:
         self._folds += 1
         self._active.add(self._folds)
         version.folding += 1
-        return _Fold(self._folds, version, version.take(), version.learner, version.monitor)
+        beside = self._registry.beside(version, self._clock())
+        return _Fold(self._folds, version, version.take(), version.learner, version.monitor, beside)
 
     def _count(self, fold: _Fold) -> None:
         """Count what was taken, outside the lock, and add it under it."""
-        version, learner, monitor = fold.version, fold.learner, fold.monitor
-        counts: Counts | None = None
+        version, learner = fold.version, fold.learner
         learned: Monitor | None = None
-        latency: Latency | None = None
+        counted: _Counted | None = None
         try:
             if learner is not None:
                 learned = self._learn(version, learner, fold.batches)
-            elif monitor is not None:
-                counts = monitor.binner.count(fold.batches, squares=monitor.baseline.provisional)
-            latency = _latency(fold.batches)
+            counted = _counted(fold)
         finally:
             # also after a bug: whoever waits for these counts must not wait for ever
             with self._counted:
@@ -133,26 +157,30 @@ class Store:
                 version.folding -= 1
                 self._active.discard(fold.number)
                 self._counted.notify_all()
-                if counts is not None:
-                    self._add_counts(version, counts, now)
+                if counted is not None:
+                    self._add_counts(fold, counted, now)
                 if learned is not None:
                     self._install(version, learned)
-                if learner is not None and learned is None and latency is None:
+                if learner is not None and learned is None and counted is None:
                     # what it has collected could break it again and again, and would grow without end
                     version.learner = Learner(self._config.discovery.max_columns)
-                if latency is not None:
-                    version.samples += sum(batch.size for batch in fold.batches)
-                    version.latency_counts += latency.counts
-                    version.latency_sum += latency.sum
 
     @staticmethod
-    def _add_counts(version: Version, counts: Counts, now: float) -> None:
-        assert version.counts is not None
-        version.counts = version.counts + counts
-        version.unknown += counts.unknown
-        for _, window in version.windows:
-            window.advance(now)
-            window.add(counts)
+    def _add_counts(fold: _Fold, counted: _Counted, now: float) -> None:
+        version, counts = fold.version, counted.columns
+        version.samples += sum(batch.size for batch in fold.batches)
+        version.latency_counts += counted.latency.counts
+        version.latency_sum += counted.latency.sum
+        if counts is not None:
+            assert version.counts is not None
+            version.counts = version.counts + counts
+            version.unknown += counts.unknown
+            _add_to([window for _, window in version.windows], counts, now)
+        if counted.beside is not None and fold.beside is not None:
+            _add_to([window for _, window in fold.beside.windows], counted.beside, now)
+        if counted.scores is not None:
+            scores = OutcomeCounts(counted.scores, np.zeros(0), 0, 0)
+            _add_to([window for _, window in version.feedback.score_windows], scores, now)
 
     def _learn(self, version: Version, learner: Learner, batches: list[Batch]) -> Monitor | None:
         """Learn from samples; the monitor once there are enough of them."""
@@ -162,7 +190,8 @@ class Store:
             return None
         columns = version.settings
         types = {name: column.type for name, column in columns.items()}
-        return Monitor.of(learner.learn(version.model, version.name, types), self._config.detection, columns)
+        baseline = learner.learn(version.model, version.name, types)
+        return Monitor.of(baseline, self._config.detection, columns, learned_profile(baseline, version.config))
 
     def _install(self, version: Version, learned: Monitor) -> None:
         """Begin to count against a learned baseline, if the series it takes are to be had; under the lock."""
@@ -201,7 +230,7 @@ class Store:
         with self._lock:
             now = self._clock()
             for version in self._registry:
-                for _, window in version.windows:
+                for window in version.all_windows():
                     window.advance(now)
             learning = [
                 (version, version.monitor, version.counts, version.first_sample)
@@ -245,7 +274,7 @@ class Store:
             watched = [
                 version
                 for version in self._registry
-                if version.monitor is not None and version.monitor.alarm is not None and threshold is not None
+                if version.monitor is not None and version.monitor.watched and threshold is not None
             ]
         with ExitStack() as stack:  # advances every one of them, also after a bug in one
             for version in watched:
@@ -253,10 +282,13 @@ class Store:
                 stack.callback(self._advance, version, now, threshold)
 
     def _advance(self, version: Version, now: float, threshold: float) -> None:
+        if version.monitor is not None and version.monitor.concept is not None:
+            self._advance_concept(version, version.monitor.concept, now, threshold)
         with self._lock:
             monitor, state, begin, counts = version.monitor, version.alarm, version.alarm_from, version.counts
         assert monitor is not None
-        assert monitor.alarm is not None
+        if monitor.alarm is None:
+            return
         assert begin is not None
         assert counts is not None
         if state is None:
@@ -267,10 +299,21 @@ class Store:
             if version.monitor is monitor:
                 version.alarm = state
 
+    def _advance_concept(self, version: Version, concept: ConceptAlarm, now: float, threshold: float) -> None:
+        """Hold the outcomes that came since the last tick against the baseline's."""
+        with self._lock:
+            feedback = version.feedback
+            state, begin, counts = feedback.concept, feedback.concept_from, feedback.totals.outcomes
+        assert begin is not None
+        state = concept.advance(state or concept.start(begin), counts, now, threshold)
+        with self._lock:
+            if version.monitor is not None and version.monitor.concept is concept:
+                feedback.concept = state
+
     def _log_threshold(self) -> float | None:
-        """The evidence at which an alarm goes on; None where no column is watched. Under the lock."""
-        columns = self._registry.watched_columns
-        return log_threshold(columns, self._config.detection.false_alarm_every) if columns else None
+        """The evidence at which an alarm goes on; None where nothing is watched. Under the lock."""
+        watched = self._registry.watched
+        return log_threshold(watched, self._config.detection.false_alarm_every) if watched else None
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -282,14 +325,12 @@ class Store:
             copies = tuple(self._copy(version, now) for version in self._registry)
             series = self._registry.series
             threshold = self._log_threshold()
-        return Snapshot(tuple(_with_reference(copy) for copy in copies), series, threshold)
+            waiting, unmatched = dict(self.feedback.labels_waiting), dict(self.feedback.labels_unmatched)
+        return Snapshot(tuple(_with_reference(copy) for copy in copies), series, threshold, waiting, unmatched)
 
-    @staticmethod
-    def _copy(version: Version, now: float) -> VersionSnapshot:
-        windows: list[tuple[str, Ints, Floats]] = []
-        for label, window in version.windows:
+    def _copy(self, version: Version, now: float) -> VersionSnapshot:
+        for window in version.all_windows():
             window.advance(now)
-            windows.append((label, *window.total()))
         config, monitor = version.config, version.monitor
         learning = version.learns and monitor is not None and monitor.baseline.provisional
         return VersionSnapshot(
@@ -305,11 +346,34 @@ class Store:
             monitor=monitor,
             reference=None if learning or monitor is None else monitor.reference,
             counts=version.counts,
-            windows=tuple(windows),
+            windows=tuple((label, *window.total()) for label, window in version.windows),
             hidden=frozenset()
             if config is None
             else frozenset(column for column, settings in config.columns.items() if not settings.export_names),
             alarm=version.alarm,
+            error_reasons=dict(version.error_reasons),
+            feedback=version.feedback.copy(),
+            comparison=self._comparison(version, now),
+        )
+
+    def _comparison(self, version: Version, now: float) -> VersionComparison | None:
+        previous = self._registry.before(version)
+        if previous is None:
+            return None
+        beside = self._registry.beside(version, now)
+        monitor = previous.monitor
+        if beside is None and (monitor is None or version.monitor is None or not same_bins(monitor, version.monitor)):
+            return VersionComparison(previous.name)
+        for window in previous.all_windows():
+            window.advance(now)
+        own = beside.windows if beside is not None else version.windows
+        return VersionComparison(
+            previous.name,
+            monitor,
+            tuple(
+                (label, before.total()[0], after.total()[0])
+                for (label, before), (_, after) in zip(previous.windows, own, strict=True)
+            ),
         )
 
     def alarm(self, model: str, version: str) -> AlarmState | None:
@@ -337,6 +401,30 @@ def _with_reference(snapshot: VersionSnapshot) -> VersionSnapshot:
     assert snapshot.counts is not None
     reference = extended(snapshot.monitor.binner, snapshot.monitor.reference, snapshot.counts)
     return msgspec.structs.replace(snapshot, reference=reference)
+
+
+def _counted(fold: _Fold) -> _Counted:
+    """Count what was taken, against what it is held against."""
+    monitor, beside = fold.monitor, fold.beside
+    scores = None
+    columns = None
+    if monitor is not None:
+        columns = monitor.binner.count(fold.batches, squares=monitor.baseline.provisional)
+        if monitor.outcomes is not None and monitor.outcomes.score_bins:
+            raw = [value for batch in fold.batches for value in batch.raw_predictions() or ()]
+            scores = monitor.outcomes.count_scores(raw)
+    return _Counted(
+        columns,
+        beside.monitor.binner.count(fold.batches) if beside is not None else None,
+        scores,
+        _latency(fold.batches),
+    )
+
+
+def _add_to(windows: Iterable[Window], counts: Countable, now: float) -> None:
+    for window in windows:
+        window.advance(now)
+        window.add(counts)
 
 
 def _latency(batches: Iterable[Batch]) -> Latency:

@@ -1,13 +1,24 @@
 """A sliding window as a ring of panes of counts. The clock is an argument."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from mlexporter.binning import Counts
 from mlexporter.edges import Floats, Ints
 
 PANES: Final = 60
+
+
+class Countable(Protocol):
+    """Flat counts and sums that add."""
+
+    @property
+    def bins(self) -> Ints:
+        """Whole numbers."""
+
+    @property
+    def sums(self) -> Floats:
+        """Sums."""
 
 
 class Window:
@@ -17,22 +28,22 @@ class Window:
 
     Args:
         seconds: length of the window.
-        zero: counts of no samples, for their shape.
+        like: counts of the same shape.
 
     """
 
-    def __init__(self, seconds: float, zero: Counts) -> None:
-        self._width = seconds / PANES
-        self._bins: Ints = np.zeros((PANES, len(zero.bins)), dtype=np.int64)
-        self._sums: Floats = np.zeros((PANES, len(zero.sums)), dtype=np.float64)
-        self._total_bins: Ints = zero.bins.copy()
-        self._total_sums: Floats = zero.sums.copy()
+    def __init__(self, seconds: float, like: Countable) -> None:
+        self.width = seconds / PANES
+        self._bins: Ints = np.zeros((PANES, len(like.bins)), dtype=np.int64)
+        self._sums: Floats = np.zeros((PANES, len(like.sums)), dtype=np.float64)
+        self._total_bins: Ints = np.zeros(len(like.bins), dtype=np.int64)
+        self._total_sums: Floats = np.zeros(len(like.sums), dtype=np.float64)
         self._slot = 0
         self._number: int | None = None
 
     def advance(self, now: float) -> None:
         """Forget the panes that `now`, in seconds, leaves behind."""
-        number = int(now // self._width)
+        number = int(now // self.width)
         if self._number is None:
             self._number = number
         # A clock that was set back takes the panes along: nothing is forgotten, nothing is stuck until it catches up.
@@ -48,12 +59,22 @@ class Window:
         # added up afresh, for a difference of floats would leave something behind
         self._total_sums = self._sums.sum(axis=0)
 
-    def add(self, counts: Counts) -> None:
+    def add(self, counts: Countable) -> None:
         """Add to the pane that is filling."""
-        self._bins[self._slot] += counts.bins
-        self._sums[self._slot] += counts.sums
-        self._total_bins += counts.bins
-        self._total_sums += counts.sums
+        self._add(self._slot, counts.bins, counts.sums)
+
+    def add_at(self, counts: Countable, time: float, *, sign: int = 1) -> None:
+        """Add to the pane of a time, in seconds, or take out of it; nothing where the window has left it behind."""
+        assert self._number is not None
+        age = max(self._number - int(time // self.width), 0)
+        if age < PANES:
+            self._add((self._slot - age) % PANES, sign * counts.bins, sign * counts.sums)
+
+    def _add(self, slot: int, bins: Ints, sums: Floats) -> None:
+        self._bins[slot] += bins
+        self._sums[slot] += sums
+        self._total_bins += bins
+        self._total_sums += sums
 
     def total(self) -> tuple[Ints, Floats]:
         """Bins and sums over the window, as copies."""

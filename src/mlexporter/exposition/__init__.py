@@ -23,7 +23,10 @@ class Exposition:
         self._lines: dict[tuple[str, str], ColumnLines] = {}
 
     def page(self, snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
-        """The families of all models, in the order of `metrics.MODEL_METRICS`, those without a series left out; no end-of-file mark."""
+        """The families of all models, in the order of `metrics.MODEL_METRICS`, without an end-of-file mark.
+
+        A family without a series is left out.
+        """
         families = {metric.name: Family() for metric in metrics.MODEL_METRICS}
         lines: dict[tuple[str, str], ColumnLines] = {}
         for version in snapshot.versions:

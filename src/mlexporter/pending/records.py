@@ -69,6 +69,19 @@ class Match(msgspec.Struct, frozen=True):
     replaced: tuple[bytes, float] | None = None
 
 
+class Direct(msgspec.Struct, frozen=True):
+    """Predictions that came together with their labels and without an id: nothing waits, nothing is joined.
+
+    `predictions` are numbers, classes, or objects of class to probability; `time` is when they came.
+    """
+
+    model: str
+    version: str
+    predictions: Sequence[object]
+    labels: Sequence[object]
+    time: float
+
+
 class Pair(msgspec.Struct, frozen=True):
     """Predictions of two versions for the same id.
 

@@ -1,0 +1,101 @@
+"""Where matches of predictions and labels come in: counted for the versions, and installed once they are written."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from mlexporter.feedback import encoded
+from mlexporter.pending.joiner import Tally
+from mlexporter.pending.records import Direct, Joined, Lost, Totals, VersionKey, Waiting
+from mlexporter.registry import Registry, Version, key_of
+from mlexporter.samples import Rejection
+from mlexporter.tally import Increment, Side, increments
+
+
+class FeedbackTally(msgspec.Struct, frozen=True):
+    """What a set of matches adds to the versions, and the totals to be written down with it."""
+
+    totals: Totals
+    increments: Mapping[VersionKey, Increment]
+
+
+class FeedbackSink:
+    """Counts matches. Called from the joiner's thread alone.
+
+    Args:
+        registry: of the versions.
+        lock: that guards them; held to look up and to install, never to count.
+        clock: Unix time in seconds.
+
+    Attributes:
+        labels_waiting: labels without a prediction yet, by model.
+        labels_unmatched: labels that were given up, by model and reason.
+
+    """
+
+    def __init__(self, registry: Registry, lock: threading.Lock, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._lock = lock
+        self._clock = clock
+        self.labels_waiting: dict[str, int] = {}
+        self.labels_unmatched: dict[tuple[str, str], int] = {}
+
+    def tally(self, joined: Joined, direct: Sequence[Direct]) -> FeedbackTally:
+        """What matches add; nothing is changed by it."""
+        keys = {(match.model, match.version) for match in joined.matches}
+        keys |= {(each.model, each.version) for each in direct} | joined.tracked.keys() | joined.repeated.keys()
+        keys |= {(pair.model, version) for pair in joined.pairs for version in pair.versions}
+        with self._lock:
+            versions = {key: found for key in sorted(keys) if (found := self._version(*key)) is not None}
+            sides = {key: _side(version) for key, version in versions.items()}
+            before = {
+                key: previous.name
+                for key, version in versions.items()
+                if (previous := self._registry.before(version)) is not None
+            }
+        added = increments(sides, before, joined, direct)
+        totals = {key_of(*key): encoded(each.totals, each.binner) for key, each in added.items()}
+        return FeedbackTally(totals, added)
+
+    def _version(self, model: str, version: str) -> Version | None:
+        """A version, made if need be: its predictions may have waited since before a restart."""
+        found = self._registry.resolve(model, version, self._clock())
+        return None if isinstance(found, Rejection) else found
+
+    def install(self, tally: Tally) -> None:
+        """Let what was tallied and written down be seen."""
+        assert isinstance(tally, FeedbackTally)
+        with self._lock:
+            now = self._clock()
+            for (model, name), increment in tally.increments.items():
+                version = self._registry.find(model, name)
+                if version is None or version.feedback.binner is not increment.binner:
+                    continue  # a baseline was learned in between: what was counted without one is in no bin of it
+                version.feedback.totals = increment.totals
+                for (_, window), timed in zip(version.feedback.windows, increment.by_window, strict=False):
+                    window.advance(now)
+                    for each in timed:
+                        window.add_at(each.counts, each.time, sign=each.sign)
+
+    def lost(self, lost: Lost) -> None:
+        """Count what was given up."""
+        with self._lock:
+            for (model, name, reason), count in lost.predictions.items():
+                version = self._registry.find(model, name)
+                if version is not None:
+                    version.feedback.expired[reason] += count
+            for key, count in lost.labels.items():
+                self.labels_unmatched[key] = self.labels_unmatched.get(key, 0) + count
+
+    def waiting(self, waiting: Waiting) -> None:
+        """Note what waits."""
+        with self._lock:
+            for version in self._registry:
+                version.feedback.pending = waiting.predictions.get((version.model, version.name), 0)
+            self.labels_waiting = {model: waiting.labels.get(model, 0) for model in self._registry.models}
+
+
+def _side(version: Version) -> Side:
+    feedback = version.feedback
+    return Side(feedback.binner, feedback.totals, tuple(window.width for _, window in feedback.windows))
