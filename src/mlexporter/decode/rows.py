@@ -246,6 +246,6 @@ def _reason_of(error: object) -> str | None:
     for part in map(error.get, _REASON_MEMBERS) if isinstance(error, dict) else (error,):
         if isinstance(part, str) and _REASON.fullmatch(part):
             return part
-        if error is not part and type(part) is int and 0 <= part <= _HIGHEST_CODE:
+        if type(part) is int and 0 <= part <= _HIGHEST_CODE:
             return str(part)
     return None
