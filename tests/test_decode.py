@@ -147,28 +147,39 @@ def test_other_media_types_are_refused() -> None:
 
 @pytest.mark.parametrize("form", ["rows", "columns"])
 @pytest.mark.parametrize(
-    ("predictions", "classes", "confidences"),
+    ("predictions", "classes", "confidences", "objects"),
     [
-        ("0.5, 2", [0.5, 2], None),
-        ('"yes", "no"', ["yes", "no"], None),
-        ('{"yes": 0.9, "no": 0.1}, {"yes": 0.25, "no": 0.75}', ["yes", "no"], [0.9, 0.75]),
-        ('{"a": 1, "b": 0}, "b"', ["a", "b"], [1, None]),
-        ('{"a": 0.5, "b": 0.5}, null', ["a", None], [0.5, None]),
-        ('{"a": 0.5, "b": NaN, "c": 0.4}, 1', ["a", 1], [0.5, None]),
-        ('{"b": NaN, "a": 0.5}, 1', ["a", 1], [0.5, None]),
-        ('{}, {"a": "x"}', [{}, {"a": "x"}], [None, None]),
-        ('{"a": true}, {"a": null}', [{"a": True}, {"a": None}], [None, None]),
-        ("[1], true", [[1], True], None),
-        ("null, null", [None, None], None),
+        ("0.5, 2", [0.5, 2], None, ()),
+        ('"yes", "no"', ["yes", "no"], None, ()),
+        ('{"yes": 0.9, "no": 0.1}, {"yes": 0.25, "no": 0.75}', ["yes", "no"], [0.9, 0.75], (0, 1)),
+        ('{"a": 1, "b": 0}, "b"', ["a", "b"], [1, None], (0,)),
+        ('"b", {"a": -3, "b": 7.5}', ["b", "b"], [None, 7.5], (1,)),
+        ('{"a": 0.5, "b": 0.5}, null', ["a", None], [0.5, None], (0,)),
+        ('{"a": 0.5, "b": NaN, "c": 0.4}, 1', ["a", 1], [0.5, None], (0,)),
+        ('{"b": NaN, "a": 0.5}, {"a": "x"}', ["a", {"a": "x"}], [0.5, None], (0,)),
+        ('{}, {"a": "x"}', [{}, {"a": "x"}], [None, None], ()),
+        ('{"a": true}, {"a": null}', [{"a": True}, {"a": None}], [None, None], ()),
+        ("[1], true", [[1], True], None, ()),
+        ("null, null", [None, None], None, ()),
     ],
 )
-def test_predictions(form: str, predictions: str, classes: list[object], confidences: list[object] | None) -> None:
+def test_predictions(
+    form: str,
+    predictions: str,
+    classes: list[object],
+    confidences: list[object] | None,
+    objects: tuple[int, ...],
+) -> None:
+    """`objects` are the indices of those that are probabilities."""
     parts = json.loads(f"[{predictions}]")
     rows = [{"features": {"x": 1}, "prediction": part} for part in parts]
     columns = {"features": {"x": [1, 1]}, "prediction": parts}
     (batch,) = batches_of(json.dumps({"samples": rows} if form == "rows" else {"columns": columns}))
     assert list(batch.prediction or ()) == classes
     assert batch.confidence == confidences
+    # as text, for NaN is not equal to itself
+    expected = [parts[i] if i in objects else None for i in range(2)] if objects else None
+    assert json.dumps(batch.probabilities) == json.dumps(expected)
 
 
 def test_what_all_samples_lack_is_absent_and_what_one_lacks_is_none() -> None:
@@ -199,6 +210,43 @@ def test_errors_of_the_model_are_counted(errors: str, count: int) -> None:
     rows = {"samples": [{"features": {}, "error": part} for part in parts]}
     assert batches_of(json.dumps(rows))[0].errors == count
     assert batches_of(json.dumps({"columns": {"features": {}, "error": parts}}))[0].errors == count
+
+
+@pytest.mark.parametrize(
+    ("errors", "reasons"),
+    [
+        ("null, null", {}),
+        ('"timeout", "oom"', {"timeout": 1, "oom": 1}),
+        ('"timeout", "timeout"', {"timeout": 2}),
+        ('"E.1:a_b-c", "é"', {"E.1:a_b-c": 1}),
+        (f'"{"a" * 64}", "{"a" * 65}"', {"a" * 64: 1}),
+        ('"no such customer: Jones", "7"', {}),
+        ('"timeout\\n", "-x"', {}),
+        ('"", true', {}),
+        ('{"reason": "a", "code": "b", "type": "c"}, {"type": "c", "code": "b"}', {"a": 1, "b": 1}),
+        ('{"reason": null, "type": "c"}, {"reason": "free text", "code": "b"}', {"c": 1, "b": 1}),
+        ('{"code": 503}, {"code": 0}', {"503": 1, "0": 1}),
+        ('{"code": 99999}, {"reason": 503}', {"99999": 1, "503": 1}),
+        ('{"code": 100000}, {"code": -1}', {}),
+        ('{"code": 5.0}, {"code": true}', {}),
+        ('{"code": ["a"]}, {"message": "a"}', {}),
+        ('{"code": {"code": "a"}}, {}', {}),
+    ],
+)
+def test_errors_that_name_a_reason_are_counted_by_it(errors: str, reasons: dict[str, int]) -> None:
+    parts = json.loads(f"[{errors}]")
+    rows = {"samples": [{"features": {}, "error": part} for part in parts]}
+    assert batches_of(json.dumps(rows))[0].error_reasons == reasons
+    assert batches_of(json.dumps({"columns": {"features": {}, "error": parts}}))[0].error_reasons == reasons
+    lines = "\n".join(map(json.dumps, rows["samples"]))
+    assert batches_of(lines, NDJSON)[0].error_reasons == reasons
+
+
+def test_of_many_reasons_of_errors_the_first_are_named() -> None:
+    errors = [*(f"e{i}" for i in range(25)), "e19", "e20", {"code": "e0"}]
+    (batch,) = batches_of(json.dumps({"columns": {"features": {}, "error": errors}}))
+    assert batch.errors == 28
+    assert batch.error_reasons == {f"e{i}": 1 for i in range(20)} | {"e0": 2, "e19": 2}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from mlexporter.dataset.source import (
     kept_values,
 )
 from mlexporter.dataset.text import LONG_LINE, LONGEST_LINE, Bytes, TextDataset
-from mlexporter.decode.rows import kind, split_probabilities
+from mlexporter.decode.forms import kind
+from mlexporter.decode.rows import split_probabilities
 from mlexporter.samples import CONFIDENCE_COLUMN, PREDICTION_COLUMN, Role
 from mlexporter.scalars import shown
 
@@ -118,7 +119,7 @@ class JsonlDataset(TextDataset):
 
     @staticmethod
     def _add_prediction(columns: dict[Key, Cells], values: list[object], only: Collection[Key] | None) -> None:
-        classes, confidences = split_probabilities(values)
+        classes, confidences, _ = split_probabilities(values)
         for name, given in ((PREDICTION_COLUMN, classes), (CONFIDENCE_COLUMN, confidences)):
             key = (Role.PREDICTION, name)
             if given is not None and (only is None or key in only):

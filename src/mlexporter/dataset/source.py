@@ -11,7 +11,7 @@ import msgspec
 from mlexporter.categories import LONGEST, Missing, category_of
 from mlexporter.columns import MOMENT_ROWS, ColumnType
 from mlexporter.config import DataConfig
-from mlexporter.decode.rows import kind
+from mlexporter.decode.forms import kind
 from mlexporter.edges import Floats
 from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Role
 from mlexporter.scalars import shown

@@ -8,7 +8,8 @@ import orjson
 from mlexporter.samples import DecodeError, Reason
 
 _LENIENT: Final = (b"NaN", b"Infinity")
-# -9223372036854775808 to 9999999999999999999: what orjson takes for an integer has no more digits
+# What orjson takes for an integer, and can write again: of 64 bits, with a sign or without. None has more digits.
+_INTEGERS: Final = range(-(1 << 63), 1 << 64)
 _INTEGER_DIGITS: Final = 20
 
 
@@ -43,7 +44,9 @@ def _loads_lenient(body: bytes) -> object:
 
 def _number(digits: str) -> int | float:
     """An integer, or beyond the range of those the number it is nearest to, as orjson has it; 1e400 is infinity."""
-    return int(digits) if len(digits) <= _INTEGER_DIGITS else float(digits)
+    if len(digits) <= _INTEGER_DIGITS and (number := int(digits)) in _INTEGERS:
+        return number
+    return float(digits)
 
 
 def _invalid(error: json.JSONDecodeError) -> DecodeError:

@@ -1,21 +1,32 @@
-"""`application/x-ndjson` of `POST /v1/samples`: a sample in row form per line, each with its own model and version."""
+"""`application/x-ndjson`: a sample or a label in row form per line, each with its own model and version."""
 
 from collections.abc import Iterable
 
 import orjson
 
 from mlexporter.decode.json_text import loads
+from mlexporter.decode.label_rows import decode_named_label_rows
 from mlexporter.decode.rows import decode_named_rows
-from mlexporter.samples import Decoded, DecodeError
+from mlexporter.samples import Decoded, DecodedLabels, DecodeError
 
 
 def decode(body: bytes) -> Decoded:
-    """Decode lines; empty ones are passed over. A broken line costs only itself.
+    """Decode lines of samples; empty ones are passed over. A broken line costs only itself.
 
     The index of a rejection is the number of the sample, from 0, empty lines not counted.
     """
-    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    lines = _lines(body)
     return decode_named_rows(_parse(lines), None, None, len(body), len(lines))
+
+
+def decode_labels(body: bytes) -> DecodedLabels:
+    """Decode lines of labels, as those of samples."""
+    lines = _lines(body)
+    return decode_named_label_rows(_parse(lines), None, None, len(body), len(lines))
+
+
+def _lines(body: bytes) -> list[bytes]:
+    return [line for line in body.split(b"\n") if line and not line.isspace()]
 
 
 def _parse(lines: list[bytes]) -> Iterable[object]:

@@ -1,24 +1,27 @@
 """Samples in row form, to batches of columns. Used by every format that sends one object per sample."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
-from mlexporter.samples import Batch, Decoded, DecodeError, Reason, Rejection, Values
+from mlexporter.decode.forms import Rejections, Row, by_name, in_order, kind
+from mlexporter.samples import Batch, Decoded, Reason, Rejection, Values
 
-NAME_LENGTH: Final = 128
-REJECTIONS_LISTED: Final = 20
 # Rows that hardly share a column would fill a table that is mostly empty, and far larger than the request.
 _TABLE_CELLS_PER_VALUE: Final = 8
 _FREE_TABLE_CELLS: Final = 20_000
 _ID_TYPES: Final = frozenset((str, type(None)))
 _LATENCY_TYPES: Final = frozenset((float, int, type(None)))
-
-Row = dict[str, Any]
+_NUMBER_TYPES: Final = frozenset((float, int))
+REASONS_NAMED: Final = 20
+_REASON: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
+_REASON_MEMBERS: Final = ("reason", "code", "type")
+_HIGHEST_CODE: Final = 99_999
 
 
 def decode_rows(
@@ -66,56 +69,14 @@ def decode_named_rows(
         total: how many there are.
 
     """
-    broken = Rejections()
-    groups: dict[tuple[str | None, str | None], tuple[list[object], list[int]]] = {}
-    for index, row in enumerate(rows):
-        if isinstance(row, DecodeError):
-            broken.add(Rejection(index, row.reason, row.message))
-            continue
-        if not isinstance(row, dict):
-            broken.add(Rejection(index, Reason.NOT_AN_OBJECT, f"a sample is an object, not {kind(row)}"))
-            continue
-        try:
-            names = name_of(row, "model") or model, name_of(row, "version") or version
-        except DecodeError as error:
-            broken.add(Rejection(index, error.reason, error.message))
-            continue
-        group, indices = groups.setdefault(names, ([], []))
-        group.append(row)
-        indices.append(index)
+    groups, broken = by_name(rows, model, version, "a sample")
     batches: list[Batch] = []
-    rejections = [*broken.listed()]
+    rejections = [*broken]
     for (own_model, own_version), (group, indices) in groups.items():
         decoded = decode_rows(group, own_model, own_version, weight * len(group) // total, indices)
         batches += decoded.batches
         rejections += decoded.rejections
-    together = Rejections()
-    for rejection in sorted(rejections, key=lambda rejection: rejection.index):
-        together.add(rejection)
-    return Decoded(tuple(batches), together.listed())
-
-
-class Rejections:
-    """Rejections of one body: the first 20 one by one, the others as a count per reason.
-
-    So millions of wrong samples in one body cost no memory. `add` them in the order of their index.
-    """
-
-    def __init__(self) -> None:
-        self._first: list[Rejection] = []
-        self._others: dict[Reason, list[Any]] = {}
-
-    def add(self, rejection: Rejection) -> None:
-        """Count a rejection."""
-        if len(self._first) < REJECTIONS_LISTED:
-            self._first.append(rejection)
-        else:
-            self._others.setdefault(rejection.reason, [rejection, 0])[1] += rejection.count
-
-    def listed(self) -> tuple[Rejection, ...]:
-        """The first ones, then one per reason that counts all others of it."""
-        others = (msgspec.structs.replace(first, count=count) for first, count in self._others.values())
-        return (*self._first, *others)
+    return Decoded(tuple(batches), in_order(rejections))
 
 
 def _all_good(rows: list[Row]) -> bool:
@@ -203,7 +164,8 @@ def _batch(rows: list[Row], features: dict[str, Values], model: str | None, vers
     def column(name: str) -> list[Any] | None:
         return [row.get(name) for row in rows] if name in members else None
 
-    prediction, confidence = split_probabilities(column("prediction"))
+    prediction, confidence, probabilities = split_probabilities(column("prediction"))
+    errors = column("error")
     return Batch(
         size=len(rows),
         features=features,
@@ -211,39 +173,50 @@ def _batch(rows: list[Row], features: dict[str, Values], model: str | None, vers
         version=version,
         prediction=prediction,
         confidence=confidence,
+        probabilities=probabilities,
         label=column("label"),
         ids=column("id"),
         latency_seconds=column("latency_seconds"),
-        errors=count_errors(column("error")),
+        errors=count_errors(errors),
+        error_reasons=error_reasons(errors),
         weight=weight,
     )
 
 
-def split_probabilities(predictions: Values | None) -> tuple[Values | None, Values | None]:
+def split_probabilities(predictions: Values | None) -> tuple[Values | None, Values | None, Values | None]:
     """Predictions given as class to probability, to the top class and its probability.
 
     Returns:
-        The predictions with each such object replaced by its most probable class, and the probabilities of these
-        classes; None for the latter where no prediction is such an object.
+        The predictions with each such object replaced by its most probable class; the probabilities of these classes;
+        the objects themselves, and None for another prediction. The second is None where no prediction is an object,
+        the third where none is one of class to number.
 
     >>> split_probabilities([{"yes": 0.9, "no": 0.1}, "no"])
-    (['yes', 'no'], [0.9, None])
+    (['yes', 'no'], [0.9, None], [{'yes': 0.9, 'no': 0.1}, None])
 
     """
     if predictions is None or dict not in set(map(type, predictions)):
-        return predictions, None
+        return predictions, None, None
     classes: list[object] = []
     confidences: list[float | None] = []
+    objects: list[object] = []
     for prediction in predictions:
-        top, probability = prediction, None
-        if isinstance(prediction, dict) and prediction and set(map(type, prediction.values())) <= {int, float}:
+        top, probability, given = prediction, None, None
+        if is_probabilities(prediction):
+            given = prediction
             top = max(prediction, key=prediction.__getitem__)
             if math.isnan(prediction[top]):  # it came first, and nothing is greater
                 top = max(prediction, key=lambda name: -math.inf if math.isnan(prediction[name]) else prediction[name])
             probability = prediction[top]
         classes.append(top)
         confidences.append(probability)
-    return classes, confidences
+        objects.append(given)
+    return classes, confidences, objects if any(objects) else None
+
+
+def is_probabilities(prediction: object) -> TypeGuard[dict[str, float]]:
+    """Whether a prediction is an object of class to number, with at least one class."""
+    return isinstance(prediction, dict) and len(prediction) > 0 and set(map(type, prediction.values())) <= _NUMBER_TYPES
 
 
 def count_errors(errors: Sequence[object] | None) -> int:
@@ -251,33 +224,28 @@ def count_errors(errors: Sequence[object] | None) -> int:
     return sum(map(bool, errors)) if errors else 0
 
 
-def name_of(document: Mapping[str, Any], key: str) -> str | None:
-    """The model or version that a request names.
+def error_reasons(errors: Sequence[object] | None) -> dict[str, int]:
+    """How many errors name each reason; of more than 20 different ones those that came first.
 
-    Raises:
-        DecodeError: it is no name.
+    A reason is a short name or code: what is free text may hold personal data, and would be a new series each time.
+
+    >>> error_reasons(["timeout", {"code": 503}, "timeout", "no plan for Mr. Jones", None, True])
+    {'timeout': 2, '503': 1}
 
     """
-    value = document.get(key)
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if abs(value) < 10**NAME_LENGTH else value
-    if not isinstance(value, str):
-        raise DecodeError(Reason.INVALID_MODEL, f'"{key}" is a text, not {kind(value)}')
-    if not 0 < len(value) <= NAME_LENGTH or not value.isprintable():
-        raise DecodeError(Reason.INVALID_MODEL, f'"{key}" has 1 to {NAME_LENGTH} characters, all of them printable')
-    return value
+    counts: dict[str, int] = {}
+    for error in filter(None, errors or ()):
+        reason = _reason_of(error)
+        if reason is not None and (reason in counts or len(counts) < REASONS_NAMED):
+            counts[reason] = counts.get(reason, 0) + 1
+    return counts
 
 
-def kind(value: object) -> str:
-    """What a value is, in the words of JSON; never the value itself."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    return "an array" if isinstance(value, list | tuple) else "an object"
+def _reason_of(error: object) -> str | None:
+    """The short name in an error: itself, or the first member of it that is one."""
+    for part in map(error.get, _REASON_MEMBERS) if isinstance(error, dict) else (error,):
+        if isinstance(part, str) and _REASON.fullmatch(part):
+            return part
+        if type(part) is int and 0 <= part <= _HIGHEST_CODE:
+            return str(part)
+    return None

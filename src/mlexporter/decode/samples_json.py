@@ -4,15 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from mlexporter.decode.forms import Rejections, common_length, kind, name_of
 from mlexporter.decode.json_text import loads
 from mlexporter.decode.rows import (
-    Rejections,
     count_errors,
     decode_named_rows,
     decode_rows,
+    error_reasons,
     field_problem,
-    kind,
-    name_of,
     split_probabilities,
 )
 from mlexporter.samples import Batch, Decoded, DecodeError, Reason, Rejection
@@ -62,7 +61,7 @@ def _decode_columns(columns: object, model: str | None, version: str | None, wei
         for name in ("id", "prediction", "label", "latency_seconds", "error")
         if columns.get(name) is not None
     }
-    size = _common_length(features, others)
+    size = common_length(features, others)
     rejections, kept = _row_problems(others, size)
     if rejections:
         features = {name: [values[i] for i in kept] for name, values in features.items()}
@@ -70,7 +69,7 @@ def _decode_columns(columns: object, model: str | None, version: str | None, wei
         size = len(kept)
     if not size:
         return Decoded((), rejections)
-    prediction, confidence = split_probabilities(others.get("prediction"))
+    prediction, confidence, probabilities = split_probabilities(others.get("prediction"))
     batch = Batch(
         size=size,
         features=features,
@@ -78,36 +77,15 @@ def _decode_columns(columns: object, model: str | None, version: str | None, wei
         version=version,
         prediction=prediction,
         confidence=confidence,
+        probabilities=probabilities,
         label=others.get("label"),
         ids=others.get("id"),
         latency_seconds=others.get("latency_seconds"),
         errors=count_errors(others.get("error")),
+        error_reasons=error_reasons(others.get("error")),
         weight=weight,
     )
     return Decoded((batch,), rejections)
-
-
-def _common_length(features: dict[str, Any], others: dict[str, Any]) -> int:
-    """The length that all columns share."""
-    size: int | None = None
-    for path, values in (("features", features), ("", others)):
-        for name, column in values.items():
-            where = f"{path}.{name}" if path else name
-            if not isinstance(column, list):
-                raise DecodeError(
-                    Reason.INVALID_STRUCTURE,
-                    f'column "{where[:200]}" is a list of values, not {kind(column)}',
-                    name[:200],
-                )
-            if size is None:
-                size = len(column)
-            elif len(column) != size:
-                raise DecodeError(
-                    Reason.UNEQUAL_COLUMNS,
-                    f'column "{where[:200]}" has {len(column)} values, the columns before it have {size}',
-                    name[:200],
-                )
-    return size or 0
 
 
 def _row_problems(others: dict[str, Any], size: int) -> tuple[tuple[Rejection, ...], Sequence[int]]:
