@@ -5,7 +5,7 @@ written down together with them before anyone sees it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec

@@ -25,7 +25,7 @@ def bin_labels(column: Column, *, export_names: bool = True) -> tuple[str, ...]:
     """
     if isinstance(column, NumericColumn):
         edges = [column.edges[i] for i in column.coarse]
-        inner = [f"{number:02d} {_interval(low, high)}" for number, (low, high) in enumerate(pairwise(edges), start=1)]
+        inner = [f"{number:02d} {interval(low, high)}" for number, (low, high) in enumerate(pairwise(edges), start=1)]
         return (BELOW, *inner, ABOVE, MISSING)
     names = [shorten(category) for category in column.categories]
     if not export_names or len(set(names)) != len(names):
@@ -39,10 +39,10 @@ def alarm_labels(column: Column, *, export_names: bool = True) -> tuple[str, ...
     return labels if len(alarm_starts(column)) == len(labels) else (*labels[:ALARM_CATEGORIES], *labels[-3:])
 
 
-def _interval(low: float, high: float) -> str:
+def interval(low: float, high: float) -> str:
     """A half-open interval (low, high] as people read it; one value where nothing else fits between.
 
-    >>> _interval(1.2, 3.4), _interval(math.nextafter(0, -1), 0.0), _interval(math.nextafter(2, 0), 8.0)
+    >>> interval(1.2, 3.4), interval(math.nextafter(0, -1), 0.0), interval(math.nextafter(2, 0), 8.0)
     ('1.2..3.4', '0', '2..8')
     """
     first = math.nextafter(low, math.inf)

@@ -42,6 +42,8 @@ _LARGEST_RESIDUAL: Final = math.sqrt(LARGEST) / 2
 # As scikit-learn has it for numbers of double precision: a certain prediction that is wrong costs 36, not infinity.
 LOG_LOSS_CLIP: Final = float(np.finfo(np.float64).eps)
 _INVALID: Final = -1
+# Bins that are exported of each class of a multiclass model; the gauges come from all of them.
+_EXPORTED_OF_MANY: Final = 20
 
 
 class OutcomeCounts(msgspec.Struct, frozen=True):
@@ -324,6 +326,14 @@ class OutcomeBinner:
     def residuals(self, bins: Ints) -> Ints:
         """(S, O) outcomes of a regression by bin of the prediction and bin of the residual."""
         return bins.reshape(len(self._prediction_edges) + 1, len(self._residual_edges) + 1)
+
+
+def exported_starts(binner: OutcomeBinner, k: int) -> Ints:
+    """Where each exported bin of the k-th scored class begins: all its bins of a binary model, else at most 20."""
+    bins = binner.score_bins[k]
+    if len(binner.scored) == 1:
+        return np.arange(bins)
+    return np.unique(np.linspace(0, bins, min(bins, _EXPORTED_OF_MANY) + 1).astype(np.int64))[:-1]
 
 
 class _Read(msgspec.Struct, frozen=True):

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from mlexporter import metrics
 from mlexporter.expectation import TIERS
 from mlexporter.exposition.columns import ColumnLines, add_alarm, add_columns
+from mlexporter.exposition.feedback import FeedbackLines, add_comparison, add_feedback
 from mlexporter.exposition.text import Families, Family, add_histogram, header, numbers, prefix
 from mlexporter.metrics import Metric
+from mlexporter.outcomes import OutcomeBinner
 from mlexporter.snapshot import LATENCY_BUCKETS, Snapshot, VersionSnapshot
 
 __all__ = ["Exposition", "header", "numbers", "prefix"]
@@ -21,6 +23,7 @@ class Exposition:
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], ColumnLines] = {}
+        self._feedback_lines: dict[tuple[str, str], FeedbackLines] = {}
 
     def page(self, snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
         """The families of all models, in the order of `metrics.MODEL_METRICS`, without an end-of-file mark.
@@ -29,6 +32,7 @@ class Exposition:
         """
         families = {metric.name: Family() for metric in metrics.MODEL_METRICS}
         lines: dict[tuple[str, str], ColumnLines] = {}
+        self._add_waiting(families, snapshot)
         for version in snapshot.versions:
             key = (version.model, version.version)
             self._add_version(families, version)
@@ -39,6 +43,9 @@ class Exposition:
                 add_columns(families, version, lines[key])
                 if version.alarm is not None:
                     add_alarm(families, version.alarm, lines[key])
+                if version.monitor.outcomes is not None:
+                    add_feedback(families, version, self._feedback_of(version, version.monitor.outcomes))
+            add_comparison(families, version)
         self._lines = lines
         if snapshot.log_threshold is not None:
             for tier in TIERS:
@@ -53,6 +60,25 @@ class Exposition:
         text.append(b"\n")
         return b"".join(text)[1:]
 
+    def _feedback_of(self, version: VersionSnapshot, binner: OutcomeBinner) -> FeedbackLines:
+        """The lines of a version's outcomes, made when its bins are new."""
+        key = (version.model, version.version)
+        known = self._feedback_lines.get(key)
+        if known is None or known.binner is not binner:
+            known = self._feedback_lines[key] = FeedbackLines(version, binner)
+        return known
+
+    @staticmethod
+    def _add_waiting(families: Families, snapshot: Snapshot) -> None:
+        """Families of labels that found no prediction, by model."""
+        for model, count in sorted(snapshot.labels_waiting.items()):
+            name = metrics.LABELS_WAITING.name
+            families[name].add_one(name, {"model": model}, count)
+            for reason in ("horizon", "limit"):
+                name = metrics.LABELS_UNMATCHED.name
+                lost = snapshot.labels_unmatched.get((model, reason), 0)
+                families[name].add_one(name, {"model": model, "reason": reason}, lost)
+
     @staticmethod
     def _add_version(families: Families, version: VersionSnapshot) -> None:
         """Families with one series, or one histogram, per version."""
@@ -63,6 +89,8 @@ class Exposition:
 
         add(metrics.SAMPLES, version.samples)
         add(metrics.INFERENCE_ERRORS, version.errors)
+        for reason, count in sorted(version.error_reasons.items()):
+            add(metrics.INFERENCE_ERROR_REASONS, count, {"reason": reason})
         add(metrics.VALUES_UNKNOWN_COLUMN, version.unknown)
         if version.last_sample is not None:
             add(metrics.LAST_SAMPLE, version.last_sample)
