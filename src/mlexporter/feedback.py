@@ -120,9 +120,12 @@ class Feedback:
 
     def copy(self) -> FeedbackSnapshot:
         """All of it at this moment."""
+        binner = self.binner
         return FeedbackSnapshot(
             totals=self.totals,
-            windows=tuple((label, OutcomeCounts(*window.total(), 0, 0)) for label, window in self.windows),
+            windows=tuple(
+                (label, binner.of_window(*window.total())) for label, window in self.windows if binner is not None
+            ),
             scores=tuple((label, window.total()[0]) for label, window in self.score_windows),
             pending=self.pending,
             expired=dict(self.expired),

@@ -318,6 +318,11 @@ class OutcomeBinner:
         """(K, N) predictions by predicted class and bin of its probability, of what `count_scores` gave."""
         return scores[self._score_starts[-1] :].reshape(len(self.classes), self.confidence_bins)
 
+    def of_window(self, bins: Ints, sums: Floats) -> OutcomeCounts:
+        """Counts of a window, with their number of rows."""
+        of_rows = bins[: self._scores_at] if self.classes else bins
+        return OutcomeCounts(bins, sums, int(of_rows.sum()), 0)
+
     def score_counts(self, bins: Ints) -> Ints:
         """What `count_scores` would give for the predictions of these outcomes that have scores."""
         counts: Ints = bins[self._scores_at :].reshape(-1, 2).sum(axis=1)

@@ -19,8 +19,12 @@ from mlexporter import __version__, baseline, decode
 from mlexporter.config import Config
 from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
+from mlexporter.label_intake import LabelIntake
+from mlexporter.pending.joiner import Joiner, Overloaded
+from mlexporter.pending.records import StoreError
 from mlexporter.samples import DecodeError, Reason, Rejection
 from mlexporter.slow_clients import BodyReader
+from mlexporter.snapshot import Receipt
 from mlexporter.status import status_of
 from mlexporter.store import Store
 from mlexporter.telemetry import Telemetry
@@ -32,7 +36,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 LARGE_BODY: Final = 64 << 10  # bytes
 MAX_ERRORS_LISTED: Final = decode.REJECTIONS_LISTED
-_PATHS: Final = {"/v1/samples": "POST", "/metrics": "GET"}
+_PATHS: Final = {"/v1/samples": "POST", "/v1/labels": "POST", "/metrics": "GET"}
 _STATUS: Final = {
     200: "200 OK", 400: "400 Bad Request", 404: "404 Not Found", 405: "405 Method Not Allowed",
     408: "408 Request Timeout", 413: "413 Content Too Large", 415: "415 Unsupported Media Type",
@@ -43,6 +47,7 @@ _CODE_OF: Final = {
     Reason.UNSUPPORTED_MEDIA_TYPE: 415,
     Reason.REQUEST_TIMEOUT: 408,
     Reason.OVERLOADED: 503,
+    Reason.STORE_UNAVAILABLE: 503,
     Reason.INTERNAL_ERROR: 500,
 }
 # A request of which nothing is accepted, and something for one of these, is answered 404: nobody monitors that here.
@@ -64,6 +69,7 @@ class Application:
 
     Args:
         store: where samples go and snapshots come from.
+        joiner: where predictions wait for their labels.
         telemetry: the exporter's own metrics.
         config: limits, and whether discovery is on.
         reader: reads request bodies.
@@ -72,9 +78,18 @@ class Application:
     """
 
     def __init__(
-        self, store: Store, telemetry: Telemetry, config: Config, reader: BodyReader, clock: Callable[[], float]
+        self,
+        store: Store,
+        joiner: Joiner,
+        telemetry: Telemetry,
+        config: Config,
+        reader: BodyReader,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._joiner = joiner
+        self._labels = LabelIntake(store, joiner, clock)
+        self._clock = clock
         self._telemetry = telemetry
         self._config = config
         self._reader = reader
@@ -91,7 +106,9 @@ class Application:
             return self._delegate(environ, start_response, start)
         try:
             if path == "/v1/samples":
-                answer = self._samples(environ) if method == "POST" else _not_allowed("POST")
+                answer = self._sent(environ, self._samples) if method == "POST" else _not_allowed("POST")
+            elif path == "/v1/labels":
+                answer = self._sent(environ, self._take_labels) if method == "POST" else _not_allowed("POST")
             else:
                 answer = self._metrics(environ) if method in ("GET", "HEAD") else _not_allowed("GET, HEAD")
         except Exception:
@@ -106,27 +123,45 @@ class Application:
         self._telemetry.request(handler, _known_method(method), answer.code, time.perf_counter() - start)
         return [b""] if method == "HEAD" else [answer.body]
 
-    # -- samples ------------------------------------------------------------------------------------------------------
+    # -- samples and labels -------------------------------------------------------------------------------------------
 
-    def _samples(self, environ: Environ) -> Answer:
+    def _sent(self, environ: Environ, take: Callable[[bytes, Environ], Answer]) -> Answer:
+        """The answer to a body: what `take` says to it, once it is there, or why it is refused."""
         try:
             sent = self._reader.read(environ)
             if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
-                return self._decode(sent, environ)
+                return take(sent, environ)
             with self._reader.turn():
-                return self._decode(sent, environ)
+                return take(sent, environ)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)
 
-    def _decode(self, sent: bytes, environ: Environ) -> Answer:
+    def _body(self, sent: bytes, environ: Environ) -> bytes:
         encoding = environ.get("HTTP_CONTENT_ENCODING", "")
-        body = decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
-        decoded = decode.decode(body, environ.get("CONTENT_TYPE", ""))
-        outcome = self._store.observe(decoded.batches)
-        rejections = sorted((*decoded.rejections, *outcome.rejections), key=lambda rejection: rejection.index)
+        return decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
+
+    def _samples(self, sent: bytes, environ: Environ) -> Answer:
+        decoded = decode.decode(self._body(sent, environ), environ.get("CONTENT_TYPE", ""))
+        receipt = self._store.observe(decoded.batches)
+        for model, version, batch in receipt.awaiting:
+            self._joiner.offer(model, version, batch, self._clock())
+        return self._answer(receipt, decoded.rejections)
+
+    def _take_labels(self, sent: bytes, environ: Environ) -> Answer:
+        decoded = decode.decode_labels(self._body(sent, environ), environ.get("CONTENT_TYPE", ""))
+        try:
+            receipt = self._labels.take(decoded.labels)
+        except Overloaded as error:
+            return self._refusal(Reason.OVERLOADED, str(error))
+        except StoreError as error:
+            return self._refusal(Reason.STORE_UNAVAILABLE, str(error))
+        return self._answer(receipt, decoded.rejections)
+
+    def _answer(self, receipt: Receipt, refused: Sequence[Rejection]) -> Answer:
+        rejections = sorted((*refused, *receipt.rejections), key=lambda rejection: rejection.index)
         if not rejections:
-            return Answer(200, [_JSON], b'{"accepted":%d,"rejected":0,"errors":[]}\n' % outcome.accepted)
-        return self._partial(outcome.accepted, rejections)
+            return Answer(200, [_JSON], b'{"accepted":%d,"rejected":0,"errors":[]}\n' % receipt.accepted)
+        return self._partial(receipt.accepted, rejections)
 
     def _partial(self, accepted: int, rejections: Sequence[Rejection]) -> Answer:
         """The answer where some samples were refused, or all of them."""
@@ -176,6 +211,7 @@ class Application:
         self._telemetry.series.set(snapshot.series)
         self._telemetry.series_limit.set(self._config.limits.max_series)
         self._telemetry.scrape_duration.observe(time.perf_counter() - start)
+        self._telemetry.joined(self._joiner.health())
         own = self._telemetry.page(openmetrics=openmetrics)
         return b"".join((models, own, _OPENMETRICS_END if openmetrics else b""))
 

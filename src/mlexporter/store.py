@@ -31,7 +31,7 @@ from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.outcomes import OutcomeCounts
 from mlexporter.profiling import learned_profile
 from mlexporter.registry import Beside, Registry, Version, same_bins
-from mlexporter.samples import Batch, Rejection
+from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
 from mlexporter.window import Countable, Window
 
@@ -105,6 +105,20 @@ class Store:
             if batch.prediction is not None and (batch.ids is not None or batch.label is not None):
                 awaiting.append((taken.model, taken.name, batch))
         return Receipt(accepted, tuple(rejections), tuple(awaiting))
+
+    def locate(self, model: str | None, version: str | None, *, one: bool) -> tuple[str, str | None] | Rejection:
+        """The model, and where `one` is asked for the version, that labels are of. Labels make no model known."""
+        with self._lock:
+            known = self._registry.models
+            if model is None and len(known) == 1:
+                model = known[0]
+            if model not in known:
+                names = ", ".join(known) or "none yet"
+                return Rejection(0, Reason.UNKNOWN_MODEL, f"labels are for a known model; known: {names}")
+            if not one:
+                return model, version
+            found = self._registry.resolve(model, version, self._clock())
+            return found if isinstance(found, Rejection) else (model, found.name)
 
     def _observe(self, batch: Batch) -> Version | Rejection:
         with self._lock:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from mlexporter import __version__, metrics
 from mlexporter.metrics import Metric
+from mlexporter.pending.joiner import Health
 from mlexporter.samples import Reason, Rejection
 
 _HTTP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -81,6 +82,21 @@ class Telemetry(Families):
         self.series = self._gauge(metrics.SERIES)
         self.series_limit = self._gauge(metrics.SERIES_LIMIT)
         self.scrape_duration = self._histogram(metrics.SCRAPE_DURATION, _HTTP_BUCKETS)
+
+        self._pending_up = self._gauge(metrics.PENDING_STORE_UP)
+        self._pending_queue = self._gauge(metrics.PENDING_QUEUE)
+        self._pending_errors = self._counter(metrics.PENDING_STORE_ERRORS)
+        self._pending_dropped = self._counter(metrics.PENDING_DROPPED)
+        self._health = Health()
+        self.pending_write = self._histogram(metrics.PENDING_STORE_WRITE, _HTTP_BUCKETS)
+
+    def joined(self, health: Health) -> None:
+        """Note how the join of predictions and labels is doing."""
+        self._pending_up.set(health.up)
+        self._pending_queue.set(health.queued_rows)
+        self._pending_errors.inc(health.errors - self._health.errors)
+        self._pending_dropped.inc(health.dropped - self._health.dropped)
+        self._health = health
 
     def rejected(self, rejection: Rejection) -> None:
         """Count refused samples."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+import orjson
 
 VersionKey = tuple[str, str]
 """Names of a model and a version of it."""
@@ -133,6 +134,17 @@ class Waiting(msgspec.Struct, frozen=True):
 
 Totals = Mapping[str, bytes]
 """What the counter of matches wants to be kept, by a key of its own; written together with what it was counted from."""
+
+
+def json_value(label: object) -> bytes:
+    """A label as JSON: the same for values that are the same, such as 1 and 1.0.
+
+    >>> json_value(1.0), json_value("yes"), json_value(True)
+    (b'1', b'"yes"', b'true')
+    """
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return orjson.dumps(label)
 
 
 class StoreError(Exception):
