@@ -14,8 +14,8 @@ times as large.)
 the least sum of n_s KL(p1_s || p_s). Then the product of e_s(x) = p1_s(x) / p*_s(x) over the outcomes x of the block
 has, given the strata and however many outcomes fall into which, a mean of at most 1 under every p in the null. For let
 f(p) be the sum of n_s ln E_{p_s} e_s, the logarithm of that mean. It is concave, as E is linear; f(p*) = 0; and its
-slope at p* towards p is the sum of n_s (E_{p_s} e_s - 1), which is minus that of what p* minimises over a convex set, so
-it is at most 0. Hence f(p) <= f(p*) = 0. If p wanders within the block, the sum of the logarithms is at most f of its
+slope at p* towards p is the sum of n_s (E_{p_s} e_s - 1), which is minus that of what p* minimises over a convex set,
+so it is at most 0. Hence f(p) <= f(p*) = 0. If p wanders within the block, the sum of the logarithms is at most f of its
 mean in each stratum, which lies in the null as well where the strata come in the same proportions throughout.
 
 **Projection.** By Lagrange, p*_s = (v n_s p1_s + u mu_s q_s) / (v n_s + u mu_s), u + v = 1, with the one u for which
@@ -33,7 +33,7 @@ from mlexporter.edges import Floats
 
 # Log-odds of an outcome beyond which no alternative goes.
 _FARTHEST: Final = 8.0
-_STEPS: Final = 45
+_STEPS: Final = 35
 # What a bet that is not there pays: its capital is gone, and stays gone.
 _NOTHING: Final = -1e300
 
@@ -95,12 +95,14 @@ class JointBets(msgspec.Struct, frozen=True):
 
     def projections(self, rows: Floats) -> Floats:
         """(E, K, S, O) points of the null that are nearest to the alternatives for (S,) outcomes in the strata."""
-        own = (rows / rows.sum())[:, None]
-        shares = self.shares[:, None]
+        own, shares = (rows / rows.sum())[:, None], self.shares[:, None]
+        # of p*: what it is made of without the reference (u = 0), and what each share of the reference adds to that
+        begin = own * self.alternatives
+        change = shares * self.q - begin
 
         def mixed(u: Floats) -> Floats:
             u = u[..., None, None]
-            p: Floats = ((1.0 - u) * own * self.alternatives + u * shares * self.q) / ((1.0 - u) * own + u * shares)
+            p: Floats = (begin + u * change) / (own + u * (shares - own))
             return p
 
         low = np.full(self.there.shape, 1e-12)

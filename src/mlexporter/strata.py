@@ -146,7 +146,7 @@ def _midranks(rows: NDArray[Any]) -> Floats:
 
 
 def _of_classes(rows: NDArray[Any], classes: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
-    """(K,) stratum of each predicted class, -1 for none, and names. Classes with few rows share one, if that has enough."""
+    """(K,) stratum of each predicted class, -1 for none, and names. Classes with few rows share one."""
     many = rows >= LEAST_ROWS
     groups = np.where(many, np.cumsum(many) - 1, -1)
     names = tuple(name for name, own in zip(classes, many.tolist(), strict=True) if own)
