@@ -13,8 +13,8 @@ All of them are e-detectors, E R_k <= number of blocks, so their average with fi
     evidence = ln ((mean over strata of their evidence + mean over the joint bets of R_k) / 2)
 
 On average it takes A blocks at least to reach ln A, and there are at most as many blocks as ticks. It counts as one
-watched column. Both parts of the null are confidence sets of 99.95 % for what the reference was drawn from (that of the strata by
-Bonferroni), so one reference in a thousand is too unlucky for the promise.
+watched column. Both parts of the null are confidence sets of 99.95 % for what the reference was drawn from (that of
+the strata by Bonferroni), so one reference in a thousand is too unlucky for the promise.
 
 Labels come late, in drops and in floods. Outcomes are therefore taken in blocks: a tick in which fewer than
 `BLOCK_ROWS` have come since the last block leaves them for the next. The joint null allows for the worst within a

@@ -15,8 +15,8 @@ the least sum of n_s KL(p1_s || p_s). Then the product of e_s(x) = p1_s(x) / p*_
 has, given the strata and however many outcomes fall into which, a mean of at most 1 under every p in the null. For let
 f(p) be the sum of n_s ln E_{p_s} e_s, the logarithm of that mean. It is concave, as E is linear; f(p*) = 0; and its
 slope at p* towards p is the sum of n_s (E_{p_s} e_s - 1), which is minus that of what p* minimises over a convex set,
-so it is at most 0. Hence f(p) <= f(p*) = 0. If p wanders within the block, the sum of the logarithms is at most f of its
-mean in each stratum, which lies in the null as well where the strata come in the same proportions throughout.
+so it is at most 0. Hence f(p) <= f(p*) = 0. If p wanders within the block, the sum of the logarithms is at most f of
+its mean in each stratum, which lies in the null as well where the strata come in the same proportions throughout.
 
 **Projection.** By Lagrange, p*_s = (v n_s p1_s + u mu_s q_s) / (v n_s + u mu_s), u + v = 1, with the one u for which
 D(p*) = eps; where a stratum has no outcomes it is q_s. D falls from D(p1) to 0 while u grows, so bisection finds it.
