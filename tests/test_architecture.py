@@ -43,6 +43,10 @@ ALLOWED = {
     "diary": "alarm_bins baseline binning config edges history timezones",
     "expectation": "alarm_bins baseline binning config dictionary drift edges history timezones",
     "alarm": "binning detector dictionary edges expectation",
+    # outcomes to the alarm on concept drift
+    "strata": "edges outcome_profile outcomes",
+    "joint_bets": "dictionary edges",
+    "concept": "alarm config detector dictionary edges joint_bets outcomes strata",
     # baselines, from traffic and from files
     "columns": "baseline binning categories edges samples",
     "learning": "baseline binning categories columns samples statistics",
