@@ -138,7 +138,7 @@ def test_a_label_finds_its_prediction(store: PendingStore) -> None:
     assert put(store, label("a", 160.75, b'"yes"')).matches == [
         Match(model="m", version="1", prediction=b"0.5", label=b'"yes"', delay=60.5, time=160.75)
     ]
-    assert store.waiting().predictions.get(("m", "1"), 0) == 0
+    assert store.waiting().predictions == {}
 
 
 def test_times_and_values_pass_unchanged(store: PendingStore) -> None:
@@ -187,7 +187,7 @@ def test_of_labels_that_wait_the_last_one_counts(store: PendingStore) -> None:
     assert store.waiting().labels == {"m": 4}
     matches = put(store, *(prediction(name, 9.0) for name in "abc")).matches
     assert [(match.label, match.time) for match in matches] == [(b"2", 2.0), (b"2", 1.0), (b"2", 1.0)]
-    assert sum(store.waiting().labels.values()) == 0
+    assert store.waiting() == Waiting()
 
 
 def test_a_label_for_all_versions_is_for_those_to_come_too(store: PendingStore) -> None:
@@ -202,9 +202,9 @@ def test_each_pair_of_versions_is_told_without_and_with_its_label(store: Pending
     put(store, prediction("a", value=b"0.2", version="2"))
     (pair,) = put(store, prediction("a", value=b"0.1", version="1")).pairs
     assert pair == Pair(model="m", versions=("1", "2"), predictions=(b"0.1", b"0.2"), label=None)
-    assert put(store, label("a", version="1")).pairs == []
-    (labelled,) = put(store, label("a")).pairs
+    (labelled,) = put(store, label("a", version="1")).pairs
     assert labelled == msgspec.structs.replace(pair, label=b"1")
+    assert put(store, label("a")).pairs == []
     assert put(store, label("a", value=b"0"), prediction("a", version="1")).pairs == []
     third = put(store, prediction("a", value=b"0.3", version="3")).pairs
     assert Counter((pair.versions, pair.label) for pair in third) == {
@@ -216,11 +216,11 @@ def test_what_is_given_up_is_counted_by_reason(replica: Opener) -> None:
     store = replica(10_000.0)
     put(store, prediction("a", 0.0), prediction("b", 0.0), prediction("c", 1.0), label("b", 5.0))
     put(store, label("x", 5.0, version="1"), label("y", 6_400.0))
-    assert store.forget(3604.0) == Lost()
-    assert store.forget(3605.0) == Lost(predictions={}, labels={("m", "horizon"): 1})
-    assert store.forget(10_000.0) == Lost(
-        predictions={("m", "1", "horizon"): 1}, labels={("m", "horizon"): 1}
-    )  # and b, which had its label
+    assert store.forget(3605.0) == Lost()
+    assert store.forget(3605.5) == Lost(predictions={}, labels={("m", "horizon"): 1})
+    assert store.forget(10_000.0) == Lost()
+    # b had its label
+    assert store.forget(10_000.5) == Lost(predictions={("m", "1", "horizon"): 1}, labels={("m", "horizon"): 1})
     assert put(store, label("a"), label("b")).matches == []
     assert [match.delay for match in put(store, label("c", 10_001.0)).matches] == [10_000.0]
 
@@ -228,7 +228,8 @@ def test_what_is_given_up_is_counted_by_reason(replica: Opener) -> None:
 def test_a_label_waits_no_longer_than_a_prediction(replica: Opener) -> None:
     store = replica(60.0)
     put(store, label("a", 0.0))
-    assert store.forget(60.0).labels == {("m", "horizon"): 1}
+    assert store.forget(60.0) == Lost()
+    assert store.forget(60.5).labels == {("m", "horizon"): 1}
 
 
 def test_horizons_are_of_models(replica: Opener, shared: Server) -> None:
@@ -239,29 +240,38 @@ def test_horizons_are_of_models(replica: Opener, shared: Server) -> None:
 
 
 def test_beyond_the_limit_the_oldest_go(replica: Opener) -> None:
-    store = replica(max_rows=3)
+    store = replica(max_rows=2)
     put(store, prediction("c", 3.0), prediction("b", 2.0, model="n"), prediction("a", 1.0), prediction("d", 4.0))
-    put(store, label("d", 5.0), label("x", 0.5), label("y", 9.0, model="n"))
-    # x 0.5, a 1, b 2, c 3, d 4 with its label, y 9
+    put(store, label("x", 0.5), label("y", 9.0, model="n"), label("z", 8.0, version="1"))
     assert store.forget(10.0) == Lost(
         predictions={("m", "1", "limit"): 1, ("n", "1", "limit"): 1}, labels={("m", "limit"): 1}
     )
     assert store.forget(10.0) == Lost()
-    assert {match.prediction for match in put(store, label("c", 10.0), label("d", 10.0, b"0")).matches} == {b"0.5"}
-    assert len(put(store, prediction("y", model="n")).matches) == 1
+    assert len(put(store, label("c", 10.0), label("d", 10.0)).matches) == 2
+    assert len(put(store, prediction("y", model="n"), prediction("z")).matches) == 2
+
+
+def test_beyond_the_limit_those_with_a_label_go_first(replica: Opener) -> None:
+    store = replica(max_rows=2)
+    put(store, *(prediction(name, time) for time, name in enumerate("abcd")), label("c"), label("d"))
+    assert store.forget(10.0) == Lost()
+    assert store.waiting().predictions == {("m", "1"): 2}
+    put(store, prediction("e", 5.0))
+    assert store.forget(10.0) == Lost(predictions={("m", "1", "limit"): 1})
+    assert len(put(store, label("b"), label("e")).matches) == 2
 
 
 def test_a_label_that_waits_outlives_the_prediction_of_another_version(replica: Opener) -> None:
     store = replica(60.0)
     put(store, prediction("a", 0.0), label("a", 50.0, version="2"))
-    assert store.forget(60.0) == Lost(predictions={("m", "1", "horizon"): 1})
+    assert store.forget(60.5) == Lost(predictions={("m", "1", "horizon"): 1})
     assert len(put(store, prediction("a", 61.0, version="2")).matches) == 1
 
 
 def test_when_the_predictions_go_so_does_their_label(replica: Opener, client: "redis.Redis") -> None:
     store = replica(60.0)
     put(store, prediction("a", 0.0), label("a", 50.0))
-    store.forget(60.0)
+    store.forget(60.5)
     assert put(store, prediction("a", 61.0, version="2")).matches == []
     store.forget(1000.0)
     store.forget(1000.0)
@@ -276,11 +286,13 @@ def test_many_rows_are_applied_and_given_up_in_steps(replica: Opener) -> None:
     assert len(joined.matches) == 1_800
     assert store.waiting().predictions == {("m", "1"): 900}
     put(store, *(prediction(name, 5.0 + i, version="2") for i, name in enumerate(ids)))
-    # All of version 1, and of version 2 the first 1,200, which are not lost: they had their label at once.
-    assert store.forget(HORIZON - 1.0).predictions == {("m", "1", "limit"): 900}
-    assert store.waiting().predictions[("m", "2")] == 900
-    assert store.forget(HORIZON + 2_000.0).predictions == {("m", "2", "horizon"): 196}  # the times 1,805 to 2,000
-    assert store.forget(HORIZON + 9_000.0).predictions == {("m", "2", "horizon"): 704}
+    # All 3,600 with a label, and the oldest 300 of those without.
+    assert store.forget(HORIZON - 1.0).predictions == {("m", "1", "limit"): 300}
+    assert store.waiting().predictions == {("m", "1"): 600, ("m", "2"): 900}
+    # Beyond their time: what is left of version 1, and of version 2 the times 1,805 to 1,999.
+    lost = store.forget(HORIZON + 2_000.0).predictions
+    assert lost == {("m", "1", "horizon"): 600, ("m", "2", "horizon"): 195}
+    assert store.forget(HORIZON + 9_000.0).predictions == {("m", "2", "horizon"): 705}
 
 
 def test_odd_names_are_kept_apart(store: PendingStore, client: "redis.Redis") -> None:
@@ -337,15 +349,20 @@ class Dictionaries:
             return
         self.told[0][row.version] += 1
         self.predictions[row.id, row.version] = row
-        self.pair(row.id, row.version, None)
         waiting = self.early.pop((row.id, None), None)
         if waiting is not None:
             self.for_all[row.id] = waiting
         found = self.early.pop((row.id, row.version), None) or self.for_all.get(row.id)
         if found is not None:
-            self.learn(found, row.version)
+            self.learn(found, row.version, new=True)
+        for other in self.versions(row.id):
+            if other != row.version:
+                self.pair(row.id, row.version, other, None)
+                truth = found or self.counted.get((row.id, other))
+                if truth is not None:
+                    self.pair(row.id, row.version, other, truth.value)
 
-    def learn(self, row: Label, version: str) -> None:
+    def learn(self, row: Label, version: str, *, new: bool = False) -> None:
         at = row.id, version
         before = self.counted.get(at)
         if at not in self.predictions:
@@ -359,8 +376,10 @@ class Dictionaries:
             replaced = None if before is None else (before.value, before.time)
             delay = max(0.0, row.time - made.time)
             self.told[1][Match("m", version, made.value, row.value, delay, row.time, replaced)] += 1
-            if before is None:
-                self.pair(row.id, version, row.value)
+            if before is None and not new:
+                for other in self.versions(row.id):
+                    if (row.id, other) not in self.counted:
+                        self.pair(row.id, version, other, row.value)
 
     def learn_for_all(self, row: Label) -> None:
         for at in [at for at in self.early if at[0] == row.id and at[1] is not None]:
@@ -372,22 +391,20 @@ class Dictionaries:
             else:
                 self.early[row.id, None] = row
 
-    def pair(self, name: str, version: str, told: bytes | None) -> None:
-        for other in self.versions(name):
-            if other != version and (told is None or (name, other) in self.counted):
-                a, b = sorted([version, other])
-                of = (self.predictions[name, a].value, self.predictions[name, b].value)
-                self.told[2][Pair("m", (a, b), of, told)] += 1
+    def pair(self, name: str, version: str, other: str, told: bytes | None) -> None:
+        a, b = sorted([version, other])
+        of = (self.predictions[name, a].value, self.predictions[name, b].value)
+        self.told[2][Pair("m", (a, b), of, told)] += 1
 
     def forget(self, now: float) -> tuple[Counter[str], int]:
         lost: Counter[str] = Counter()
-        for at in [at for at, row in self.predictions.items() if row.time <= now - self.horizon]:
+        for at in [at for at, row in self.predictions.items() if row.time < now - self.horizon]:
             lost[at[1]] += at not in self.counted
             del self.predictions[at]
             self.counted.pop(at, None)
             if not self.versions(at[0]):
                 self.for_all.pop(at[0], None)
-        gone = [at for at, row in self.early.items() if row.time <= now - min(3600, self.horizon)]
+        gone = [at for at, row in self.early.items() if row.time < now - min(3600, self.horizon)]
         for at_early in gone:
             del self.early[at_early]
         return +lost, len(gone)
@@ -431,7 +448,7 @@ def test_two_replicas_are_one_dictionary(
                 assert sum(lost.labels.values()) == labels_lost
             waiting = stores[which].waiting()
             assert sum(waiting.labels.values()) == len(reference.early)
-            assert +Counter(waiting.predictions) == Counter(
+            assert waiting.predictions == Counter(
                 ("m", version) for name, version in reference.predictions if (name, version) not in reference.counted
             )
 
@@ -470,7 +487,7 @@ def test_each_loss_is_told_to_one_replica(replica: Opener) -> None:
 
     def forget(store: RedisStore) -> int:
         together.wait()
-        return store.forget(HORIZON).predictions.get(("m", "1", "horizon"), 0)
+        return store.forget(HORIZON + 1).predictions.get(("m", "1", "horizon"), 0)
 
     with ThreadPoolExecutor(3) as threads:
         assert sum(threads.map(forget, [replica(), replica(), replica()])) == 6_000
@@ -503,7 +520,7 @@ def test_redis_is_gone_and_comes_back(tmp_path: Path) -> None:
             matches += put(stores[turn % 2], *part).matches
             assert stores[0].forget(0.0) == Lost()
         assert len(matches) == 400
-        assert stores[1].waiting().predictions.get(("m", "1"), 0) == 0
+        assert stores[1].waiting().predictions == {}
 
 
 def test_an_answer_that_comes_too_late_is_given_again() -> None:
@@ -561,7 +578,7 @@ def test_what_was_answered_before_a_failure_comes_with_the_next_call(
     monkeypatch.setattr(store, "_script", Deaf(store, 2))
     with pytest.raises(StoreError):
         put(store, *(label(str(i)) for i in range(1_500)))
-    assert len(put(store, prediction("other")).matches) == 1_000
+    assert len(put(store, prediction("other")).matches) == 500
 
 
 @pytest.mark.parametrize("lost", [(1,), (2,), (3,), (1, 3)])
@@ -573,7 +590,7 @@ def test_losses_whose_answer_is_lost_are_still_told(
     monkeypatch.setattr(store, "_script", Deaf(store, *lost))
     for later in range(len(lost)):
         with pytest.raises(StoreError):
-            store.forget(HORIZON + later)
+            store.forget(HORIZON + 1 + later)
     assert store.forget(HORIZON + 9) == Lost(predictions={("m", "1", "horizon"): 1_500})
 
 

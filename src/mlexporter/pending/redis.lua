@@ -76,11 +76,9 @@ function commands.apply(models, predictions, labels)
   end
 
   -- The first label of a prediction.
-  local function join(model, version, id, label, of, known)
+  local function join(model, version, id, key, label, of, known)
     match(model, version, of[version], label)
-    for other in pairs(known) do
-      if of[other] then pair(model, other, version, of, label) end
-    end
+    redis.call('HSET', key, 'l' .. version, label)
     known[version] = label
     enter('joined', model, version, id, time_of(of[version]))
   end
@@ -94,32 +92,37 @@ function commands.apply(models, predictions, labels)
     if redis.call('HLEN', key) == 1 then return enter('pending', model, version, id, time) end
 
     local of, known, early, all = read(key)
-    for other in pairs(of) do
-      if other ~= version then pair(model, other, version, of) end
-    end
     if all then leave('early', model, nil, id) end
     -- A label for all versions does away with those that wait: one that waits now came later.
     local label = early[version] or all
-    if not label then return enter('pending', model, version, id, time) end
     if early[version] then
       redis.call('HDEL', key, 'e' .. version)
       leave('early', model, version, id)
     end
-    redis.call('HSET', key, 'l' .. version, label)
-    join(model, version, id, label, of, known)
+    if label then join(model, version, id, key, label, of, known) else enter('pending', model, version, id, time) end
+    for other in pairs(of) do
+      if other ~= version then
+        pair(model, other, version, of)
+        if label or known[other] then pair(model, other, version, of, label or known[other]) end
+      end
+    end
   end
 
   local function tell(model, version, id, key, label, of, known)
     local before = known[version]
     if not before then
       leave('pending', model, version, id)
-      join(model, version, id, label, of, known)
+      join(model, version, id, key, label, of, known)
+      -- With a version that has its label, the pair was told with that.
+      for other in pairs(of) do
+        if not known[other] then pair(model, other, version, of, label) end
+      end
     elseif value_of(before) == value_of(label) then
-      return count(repeated, model, version)
+      count(repeated, model, version)
     else
       match(model, version, of[version], label, before)
+      redis.call('HSET', key, 'l' .. version, label)
     end
-    redis.call('HSET', key, 'l' .. version, label)
   end
 
   local function wait(model, version, id, key, field, label, time)
@@ -184,12 +187,25 @@ local function drop(index, id)
   end
 end
 
--- One step: up to `step` rows beyond their time; where there are none, up to `step` of the oldest beyond the limit.
--- cutoffs: by model the times of the youngest prediction and of the youngest label to be given up
-function commands.forget(cutoffs, limit, step)
-  local reason, old, rows, list = 'horizon', {}, 0, indexes()
+-- Up to n of the oldest rows of one kind: {index, id, time}.
+local function oldest(list, kind, n)
+  local rows = {}
   for _, index in ipairs(list) do
-    rows = rows + index.size
+    local flat = index.kind == kind and redis.call('ZRANGE', index.key, 0, n - 1, 'WITHSCORES') or {}
+    for i = 1, #flat, 2 do rows[#rows + 1] = { index, flat[i], tonumber(flat[i + 1]) } end
+  end
+  table.sort(rows, function(a, b) return a[3] < b[3] end)
+  for i = #rows, n + 1, -1 do rows[i] = nil end
+  return rows
+end
+
+-- One step: up to `step` rows beyond their time; where there are none, up to `step` of the oldest beyond the limit.
+-- cutoffs: by model, where the times to be given up end, of predictions and of labels that wait
+-- limit: of predictions, and of labels that wait
+function commands.forget(cutoffs, limit, step)
+  local reason, old, list, rows = 'horizon', {}, indexes(), { pending = 0, joined = 0, early = 0 }
+  for _, index in ipairs(list) do
+    rows[index.kind] = rows[index.kind] + index.size
     if index.size == 0 then redis.call('HDEL', INDEXES, index.key) end
     local cutoff = cutoffs[index.model]
     if cutoff and #old < step then
@@ -199,15 +215,15 @@ function commands.forget(cutoffs, limit, step)
       end
     end
   end
-  local excess = math.min(rows - limit, step)
-  if #old == 0 and excess > 0 then
+  if #old == 0 then
     reason = 'limit'
-    for _, index in ipairs(list) do
-      local flat = redis.call('ZRANGE', index.key, 0, excess - 1, 'WITHSCORES')
-      for i = 1, #flat, 2 do old[#old + 1] = { index, flat[i], tonumber(flat[i + 1]) } end
+    local excess = rows.pending + rows.joined - limit
+    if excess > 0 then
+      -- Those with their label first: one without may still get it.
+      old = oldest(list, rows.joined > 0 and 'joined' or 'pending', math.min(excess, step))
+    elseif rows.early > limit then
+      old = oldest(list, 'early', math.min(rows.early - limit, step))
     end
-    table.sort(old, function(a, b) return a[3] < b[3] end)
-    for i = #old, excess + 1, -1 do old[i] = nil end
   end
 
   local lost = { pending = {}, early = {}, joined = {} }
@@ -224,7 +240,7 @@ end
 function commands.waiting()
   local waiting = { pending = {}, early = {}, joined = {} }
   for _, index in ipairs(indexes()) do
-    waiting[index.kind][index.key] = { index.model, index.version or '', index.size }
+    if index.size > 0 then waiting[index.kind][index.key] = { index.model, index.version or '', index.size } end
   end
   return { counts(waiting.pending), counts(waiting.early) }
 end

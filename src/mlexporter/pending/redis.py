@@ -34,7 +34,8 @@ EARLY_LABEL_SECONDS = 3600.0
 """How long a label waits for its prediction, unless the horizon is shorter."""
 
 _TIMEOUT_SECONDS = 1.0
-_CHUNK_ROWS = 1_000  # rows of one script: Redis serves nobody else until it is through
+_CHUNK_ROWS = 500  # rows of one script: Redis serves nobody else until it is through, which takes some 10 ms
+_FORGET_STEPS = 100  # scripts of one call of `forget`, so that labels do not wait for long
 _SPARE_SECONDS = 3600  # for which Redis keeps a key beyond the horizon, so that exporters can count what is lost
 _ANSWER_SECONDS = 3600  # for which Redis keeps the last answer to a replica, in case that it did not arrive
 _INDEXES = "mlexporter:indexes"
@@ -86,7 +87,8 @@ class RedisStore:
         url: as `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, `unix://` for a socket; its
             password appears in no message.
         horizons: seconds for which a prediction of a model waits for its label.
-        max_rows: predictions, with and without a label, and waiting labels that all models may have together.
+        max_rows: predictions that are kept, and labels that wait, each, of all models together. Of too many predictions
+            those with a label go first, then the oldest.
 
     Raises:
         ImportError: the package `redis` is not installed.
@@ -144,7 +146,9 @@ class RedisStore:
         return joined
 
     def forget(self, now: float) -> Lost:
-        """Give up what has waited for its whole time at Unix time `now`, and the oldest rows beyond the limit.
+        """Give up what has waited for longer than its time at Unix time `now`, and the oldest rows beyond the limit.
+
+        One call gives up at most 50,000 rows; the next one goes on.
 
         Raises:
             StoreError: what was given up already is returned by the next call that succeeds.
@@ -153,9 +157,10 @@ class RedisStore:
         cutoffs = {}
         for model in self._models():
             horizon = self._horizons(model)
-            cutoffs[model] = (now - horizon, now - min(EARLY_LABEL_SECONDS, horizon))
+            # In words of ZRANGEBYSCORE: before this time.
+            cutoffs[model] = (f"({now - horizon!r}", f"({now - min(EARLY_LABEL_SECONDS, horizon)!r}")
         argument = msgspec.msgpack.encode((cutoffs, self._max_rows, _CHUNK_ROWS))
-        while True:
+        for _ in range(_FORGET_STEPS):
             _, unanswered = self._unanswered.get("forget", (b"", argument))
             step = self._once("forget", unanswered, _Lost)
             for model, version, count in step.predictions:
