@@ -99,6 +99,7 @@ CONFINED = {
     "prometheus_client": "commands demo exposition server telemetry trigger",
     "yaml": "strict_yaml",
     "pyarrow": "dataset",
+    "redis": "pending",
     "datasketches": "builder",
     "sklearn": "demo",
     "threadpoolctl": "demo",
