@@ -21,7 +21,7 @@ ALLOWED = {
     "scalars": "",
     "strict_yaml": "scalars",
     "timezones": "edges scalars",
-    "config": "scalars strict_yaml timezones",
+    "config": "outcome_profile scalars strict_yaml timezones",
     # predictions that wait for their labels
     "pending": "",
     # bytes to batches
