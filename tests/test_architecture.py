@@ -29,6 +29,7 @@ ALLOWED = {
     # batches to counts
     "categories": "",
     "edges": "",
+    "score_edges": "edges",
     "binning": "baseline categories edges samples",
     "outcomes": "baseline binning categories edges outcome_profile",
     "window": "binning edges",
