@@ -21,7 +21,7 @@ ALLOWED = {
     "scalars": "",
     "strict_yaml": "scalars",
     "timezones": "edges scalars",
-    "config": "scalars strict_yaml timezones",
+    "config": "outcome_profile scalars strict_yaml timezones",
     # predictions that wait for their labels
     "pending": "",
     # bytes to batches
@@ -29,6 +29,7 @@ ALLOWED = {
     # batches to counts
     "categories": "",
     "edges": "",
+    "score_edges": "edges",
     "binning": "baseline categories edges samples",
     "outcomes": "baseline binning categories edges outcome_profile",
     "window": "binning edges",

@@ -211,6 +211,10 @@ class OutcomeBinner:
             counts[self._score_starts[-1] :] = np.bincount(index, minlength=len(self.classes) * self.confidence_bins)
         return counts
 
+    def read_scores(self, predictions: Sequence[object]) -> Floats:
+        """(n, scored classes) scores that predictions give, NaN where they give none."""
+        return self._read(predictions).scores
+
     def wrongness(self, predictions: Sequence[object], labels: Sequence[object]) -> Floats:
         """(n,) how wrong each prediction is: 0 or 1 of a class, the distance of a number; NaN where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
