@@ -1,7 +1,7 @@
-"""All that is known of one id of one model: predictions of its versions, and labels. The join itself, without storage."""
+"""All that is known of one id of one model, predictions and labels: the join itself, without storage."""
 
 from collections import Counter
-from collections.abc import Iterator
+from itertools import combinations
 
 import msgspec
 
@@ -104,33 +104,31 @@ class Family:
     def tell(self, label: Label, outcome: Outcome) -> None:
         """A label came. One for all versions replaces whatever was said before."""
         time = round(label.time * MICROSECONDS)
-        targets = [row for row in self.rows if label.version is None or row.version == label.version]
-        self._wait(label, time, waits=not targets)
+        every = label.version is None
+        targets = self.rows if every else [row for row in self.rows if row.version == label.version]
+        if self.early or not targets:
+            self._wait(label, time, waits=not targets)
         unlabelled = [row for row in self.rows if row.label is None]
         for row in targets:
             if row.label != label.value:
-                self._label(row, label.value, time, outcome, every=label.version is None)
+                self._label(row, label.value, time, outcome, every=every)
                 continue
             outcome.repeated[(self.model, row.version)] += 1
-            if label.version is None and not row.every:
+            if every and not row.every:
                 row.every = row.changed = True
-        for first, second in _pairs(unlabelled):
+        # a pair of which one was labelled was told with that label
+        for first, second in combinations(unlabelled, 2):
             if first.label is not None or second.label is not None:
                 self._pair(first, second, label.value, outcome)
 
     def _wait(self, label: Label, time: int, *, waits: bool) -> None:
         """Keep a label for a prediction to come; one that says the same again waits no longer for that."""
         known = self.early.get(label.version)
-        if waits and known is not None and known.value == label.value:
-            kept = known
-        elif waits:
-            kept = Early(label.value, time)
-        else:
-            kept = None
+        kept = known if known is not None and known.value == label.value else Early(label.value, time)
         before = dict(self.early)
         if label.version is None:
             self.early.clear()
-        if kept is not None:
+        if waits:
             self.early[label.version] = kept
         self.early_changed = self.early_changed or self.early != before
 
@@ -148,10 +146,3 @@ class Family:
         first, second = sorted((one, other), key=lambda row: row.version)
         versions, predictions = (first.version, second.version), (first.value, second.value)
         outcome.pairs.append(Pair(self.model, versions, predictions, label))
-
-
-def _pairs(unlabelled: list[Row]) -> Iterator[tuple[Row, Row]]:
-    """All pairs of rows that had no label; the others were told with one already."""
-    for i, first in enumerate(unlabelled):
-        for second in unlabelled[i + 1 :]:
-            yield first, second

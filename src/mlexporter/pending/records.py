@@ -1,4 +1,4 @@
-"""What is joined, and what comes of it. Predictions and labels travel as JSON values, so that a file outlives a restart.
+"""What is joined, and what comes of it. Predictions and labels travel as JSON, so that a file outlives a restart.
 
 Nothing here knows tasks or baselines: what a prediction means is for whoever counts the matches.
 """
