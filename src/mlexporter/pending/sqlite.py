@@ -192,7 +192,7 @@ class SqliteStore:
     def _opened(self) -> sqlite3.Connection:
         """The connection; a new one where there is none, or where the file is not the one that was opened."""
         if self._connection is not None and self._path is not None and _inode(self._path) != self._inode:
-            _log.warning("file of pending predictions is gone: beginning a new one, path=%s", self._path)
+            _log.warning("file of pending predictions is gone, and begun anew: %s", self._path)
             self.close()
         for _ in range(2):  # a file that is set aside makes room for a new one
             if self._connection is not None:
@@ -236,7 +236,7 @@ class SqliteStore:
         if self._path is None:
             return
         aside = f"{self._path}.damaged-{int(time.time())}"
-        _log.warning("file of pending predictions is set aside, path=%s, as=%s: %s", self._path, aside, why)
+        _log.warning("file of pending predictions is set aside as %s: %s", aside, why)
         for suffix in ("", "-wal", "-shm"):
             try:
                 Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
