@@ -36,6 +36,8 @@ ALLOWED = {
     # counts to numbers: no clock, no state, no text
     "drift": "edges",
     "statistics": "baseline binning drift edges",
+    "performance": "edges outcome_profile outcomes score_edges",
+    "estimates": "edges outcome_profile outcomes performance",
     "dictionary": "edges",
     "detector": "dictionary edges",
     # counts by the hour: what is expected of it, and the alarm that is held to that; the clock is an argument

@@ -74,6 +74,11 @@ class RegressionProfile(msgspec.Struct, frozen=True, kw_only=True, tag="regressi
 OutcomeProfile = ClassProfile | RegressionProfile
 
 
+def task_of(profile: OutcomeProfile) -> Literal["binary", "multiclass", "regression"]:
+    """The task of the model."""
+    return profile.task if isinstance(profile, ClassProfile) else "regression"
+
+
 def sign_classes(names: Collection[str]) -> tuple[str, ...] | None:
     """The negative and the positive class, where names are signs of one or of both; None where they are not.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from mlexporter.binning import to_floats
 from mlexporter.columns import Tally
+from mlexporter.dataset import Chunk
 from mlexporter.decode.rows import split_probabilities
 from mlexporter.edges import Floats
 from mlexporter.outcome_profile import (
@@ -27,6 +28,7 @@ from mlexporter.outcome_profile import (
     sign_classes,
 )
 from mlexporter.outcomes import OutcomeBinner
+from mlexporter.samples import LABEL_COLUMN, PREDICTION_COLUMN, Role
 from mlexporter.scalars import shown
 from mlexporter.score_edges import score_edges
 
@@ -79,6 +81,7 @@ class OutcomeProfiler:
         self._bytes = 0
         self._invalid = 0
         self._binner: OutcomeBinner | None = None
+        self._given_up = False
 
     def add(self, predictions: Sequence[object] | Floats, labels: Sequence[object] | Floats) -> None:
         """Add rows, in the order of the data.
@@ -106,6 +109,13 @@ class OutcomeProfiler:
             self._take((given[:_BLOCK_ROWS], actual[:_BLOCK_ROWS]))
             del given[:_BLOCK_ROWS], actual[:_BLOCK_ROWS]
 
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Add the rows of a chunk of a data file; see `add`."""
+        labels = chunk.columns.get((Role.LABEL, LABEL_COLUMN))
+        predictions = chunk.columns.get((Role.PREDICTION, PREDICTION_COLUMN))
+        if labels is not None and predictions is not None:
+            self.add(predictions if chunk.predictions is None else chunk.predictions, labels)
+
     def result(self) -> OutcomeProfile | None:
         """The profile; None where there is no row with a prediction and a label of use. Nothing can be added then.
 
@@ -129,6 +139,8 @@ class OutcomeProfiler:
         return msgspec.structs.replace(profile, rows=counts.rows, bins=bins, sums=sums)
 
     def _take(self, block: Block) -> None:
+        if self._given_up:
+            return
         if self._binner is not None:
             self._counts += self._binner.count(*block)
             return
@@ -142,7 +154,15 @@ class OutcomeProfiler:
 
     def _settle(self) -> None:
         """Fix the profile by what is kept, and count that."""
-        draft = self._draft(_Survey.of(self._blocks()))
+        try:
+            draft = self._draft(_Survey.of(self._blocks()))
+        except ProfileError as error:
+            if self._task is not None:
+                raise
+            # nobody asked for outcomes: the baseline is of use without
+            self.warnings.append(f"no outcomes: {error}")
+            self._given_up, self._kept = True, []
+            return
         if isinstance(draft, RegressionProfile):
             profile: OutcomeProfile = _regression_edges(self._blocks())
         else:
@@ -161,9 +181,11 @@ class OutcomeProfiler:
         if task == "multiclass":
             classes = self._classes or survey.classes()
             edges = (_NO_EDGES,) * len(classes) if survey.objects else ()
-            return ClassProfile(task=task, classes=classes, score_edges=edges, confidence_edges=_NO_EDGES if edges else ())
+            return ClassProfile(
+                task=task, classes=classes, score_edges=edges, confidence_edges=_NO_EDGES if edges else ()
+            )
         threshold = DEFAULT_THRESHOLD if self._threshold is None else self._threshold
-        scored = survey.objects or survey.numbers and survey.inside >= _MOST * survey.numbers
+        scored = survey.objects or (survey.numbers and survey.inside >= _MOST * survey.numbers)
         return ClassProfile(
             task=task,
             classes=self._classes or _two_classes(survey),
