@@ -114,9 +114,7 @@ def test_pairs_are_turned_so_that_the_later_version_is_this_one() -> None:
 
 
 def test_of_two_numbers_the_nearer_one_is_right_and_those_of_a_bin_agree() -> None:
-    agreement, right = compared(
-        [*pairs(None, (11, 19.5), (9, 11)), *pairs(15, (14, 11), (11, 16), (14, 16))], NUMBERS
-    )
+    agreement, right = compared([*pairs(None, (11, 19.5), (9, 11)), *pairs(15, (14, 11), (11, 16), (14, 16))], NUMBERS)
     assert agreement == [1, 1]
     assert right == {"this": 1, "previous": 1, "both": 1, "neither": 0}
 
@@ -127,7 +125,11 @@ def test_totals_come_back_from_their_bytes() -> None:
     for name in FeedbackTotals.__struct_fields__:
         mine, its = getattr(totals, name), getattr(again, name)
         if name in ("outcomes", "retracted"):
-            assert (mine.bins.tolist(), mine.sums.tolist(), mine.rows) == (its.bins.tolist(), its.sums.tolist(), its.rows)
+            assert (mine.bins.tolist(), mine.sums.tolist(), mine.rows) == (
+                its.bins.tolist(),
+                its.sums.tolist(),
+                its.rows,
+            )
         else:
             assert np.array_equal(mine, its), name
 

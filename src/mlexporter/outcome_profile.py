@@ -13,6 +13,8 @@ import msgspec
 MAX_CLASSES: Final = 20
 """Classes that are told apart; those beyond are counted as one."""
 DEFAULT_THRESHOLD: Final = 0.5
+EXPORTED_OF_MANY: Final = 20
+"""Score bins that are exported of each class of a multiclass model; of a binary one, all are."""
 _RESIDUAL_SUMS: Final = 9
 # Names that say by themselves which class is the negative one and which the positive one.
 _SIGNS: Final = (("0", "1"), ("-1", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("negative", "positive"))

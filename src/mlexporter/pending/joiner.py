@@ -15,6 +15,7 @@ import msgspec
 
 from mlexporter.pending.offers import Offer
 from mlexporter.pending.records import (
+    Direct,
     Joined,
     Label,
     Lost,
@@ -60,7 +61,7 @@ class Tally(Protocol):
 class Sink(Protocol):
     """Who counts matches. Called from the joiner's thread."""
 
-    def tally(self, joined: Joined) -> Tally:
+    def tally(self, joined: Joined, direct: Sequence[Direct]) -> Tally:
         """What the installed counts become with these matches. Changes nothing: the write may fail after it."""
 
     def install(self, tally: Tally) -> None:
@@ -87,12 +88,12 @@ class Health(msgspec.Struct, frozen=True):
 
     """
 
-    up: bool
-    errors: int
-    queued_rows: int
-    dropped: int
-    writes: int
-    write_seconds: float
+    up: bool = True
+    errors: int = 0
+    queued_rows: int = 0
+    dropped: int = 0
+    writes: int = 0
+    write_seconds: float = 0.0
 
 
 class _Request(msgspec.Struct, eq=False):
@@ -100,13 +101,15 @@ class _Request(msgspec.Struct, eq=False):
 
     labels: Sequence[Label]
     predictions: Sequence[Prediction]
+    direct: Sequence[Direct]
     done: threading.Event
     taken: int = 0
     error: str | None = None
 
     @property
     def size(self) -> int:
-        return max(len(self.labels), len(self.predictions))
+        # outcomes that need no join are counted at once, with the first rows
+        return max(len(self.labels), len(self.predictions), 1)
 
 
 class _Work(msgspec.Struct):
@@ -114,6 +117,7 @@ class _Work(msgspec.Struct):
 
     predictions: list[Prediction] = []
     labels: list[Label] = []
+    direct: list[Direct] = []
     finished: list[_Request] = []
     rows: int = 0
 
@@ -174,14 +178,21 @@ class Joiner:
             if rows >= CHUNK_ROWS:
                 self._changed.notify_all()
 
-    def submit(self, labels: Sequence[Label], predictions: Sequence[Prediction] = (), timeout: float = 2.0) -> None:
+    def submit(
+        self,
+        labels: Sequence[Label],
+        predictions: Sequence[Prediction] = (),
+        direct: Sequence[Direct] = (),
+        timeout: float = 2.0,
+    ) -> None:
         """Keep labels, and predictions that came with them, and wait until they are kept.
 
-        After an error some of them may be kept, or will be: a label that comes again is not counted again.
+        After an error some of them may be kept, or will be: a label by id that comes again is not counted again.
 
         Args:
             labels: in the order in which they are to be taken.
             predictions: go before them.
+            direct: outcomes without an id, to be counted only.
             timeout: seconds.
 
         Raises:
@@ -189,7 +200,7 @@ class Joiner:
             StoreError: the store cannot be used, or took longer.
 
         """
-        request = _Request(labels, predictions, threading.Event())
+        request = _Request(labels, predictions, direct, threading.Event())
         with self._changed:
             self._admit(request, timeout)
             self._requests.append(request)
@@ -247,7 +258,7 @@ class Joiner:
         try:
             while self._wait():
                 work = self._next()
-                if work.predictions or work.labels:
+                if work.predictions or work.labels or work.direct:
                     self._perform(work)
                 self._finish(work)
                 self._since_forget += len(work.predictions) + len(work.labels)
@@ -280,6 +291,7 @@ class Joiner:
             while self._requests and room > 0:
                 request = self._requests[0]
                 begin, request.taken = request.taken, request.taken + room
+                work.direct += request.direct if not begin else ()
                 work.predictions += request.predictions[begin : request.taken]
                 work.labels += request.labels[begin : request.taken]
                 room = request.taken - request.size
@@ -293,7 +305,8 @@ class Joiner:
                 if offer.taken == offer.size:
                     self._offers.popleft()
                     self._queued_bytes -= offer.weight
-        dropped = sum(offer.encode(begin, end, work.predictions, work.labels) for offer, begin, end in parts)
+        into = work.predictions, work.labels, work.direct
+        dropped = sum(offer.encode(begin, end, *into) for offer, begin, end in parts)
         with self._changed:
             self._dropped += dropped
         return work
@@ -322,7 +335,7 @@ class Joiner:
         tallies: list[Tally] = []
 
         def totals(joined: Joined) -> Totals:
-            tallies.append(self._sink.tally(joined))
+            tallies.append(self._sink.tally(joined, work.direct))
             return tallies[-1].totals
 
         begin = time.perf_counter()

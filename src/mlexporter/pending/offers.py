@@ -1,4 +1,4 @@
-"""Columns of a batch to predictions that wait, and the labels that came with them."""
+"""Columns of a batch to predictions that wait, the labels that came with them, and outcomes that need no join."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 import orjson
 
-from mlexporter.pending.records import Label, Prediction
+from mlexporter.pending.records import Direct, Label, Prediction, json_value
 from mlexporter.samples import Batch, Values
 
 ID_LENGTH: Final = 256
@@ -34,7 +34,7 @@ class Offer(msgspec.Struct, eq=False):
     time: float
     size: int
     weight: int
-    ids: Sequence[str | None]
+    ids: Sequence[str | None] | None
     prediction: Values
     probabilities: Values | None
     label: Values | None
@@ -42,31 +42,45 @@ class Offer(msgspec.Struct, eq=False):
 
     @staticmethod
     def of(model: str, version: str, batch: Batch, now: float) -> "Offer | None":
-        """What a batch offers; None where no prediction of it has an id."""
-        if batch.ids is None or batch.prediction is None:
+        """What a batch offers; None where no prediction of it has an id or a label."""
+        if batch.prediction is None or (batch.ids is None and batch.label is None):
             return None
         columns = batch.ids, batch.prediction, batch.probabilities, batch.label
         return Offer(model, version, now, batch.size, batch.weight, *columns)
 
-    def encode(self, begin: int, end: int, predictions: list[Prediction], labels: list[Label]) -> int:
-        """Add some rows to predictions and labels; how many rows cannot be written.
+    def encode(
+        self, begin: int, end: int, predictions: list[Prediction], labels: list[Label], direct: list[Direct]
+    ) -> int:
+        """Add some rows to predictions and labels, or those without an id to direct ones; how many cannot be written.
 
-        Rows without an id or a prediction are passed over.
+        Rows without a prediction, and those with neither an id nor a label, are passed over.
         """
         dropped = 0
+        together: list[tuple[object, object]] = []
         for index in range(begin, end):
             try:
-                dropped += not self._encode(index, predictions, labels)
+                dropped += not self._encode(index, predictions, labels, together)
             except Exception:  # noqa: BLE001 - whatever is wrong with a row, its neighbours are written
                 dropped += 1
+        if together:
+            said, known = zip(*together, strict=True)
+            direct.append(Direct(self.model, self.version, said, known, self.time))
         return dropped
 
-    def _encode(self, index: int, predictions: list[Prediction], labels: list[Label]) -> bool:
-        name = self.ids[index]
+    def _encode(
+        self, index: int, predictions: list[Prediction], labels: list[Label], together: list[tuple[object, object]]
+    ) -> bool:
+        name = self.ids[index] if self.ids is not None else None
         value = self.probabilities[index] if self.probabilities is not None else None
         if value is None:
             value = self.prediction[index]
-        if name is None or type(value) not in _PREDICTION_TYPES:
+        label = self.label[index] if self.label is not None else None
+        labelled = type(label) in _LABEL_TYPES and label == label  # NaN is no label
+        if type(value) not in _PREDICTION_TYPES:
+            return True
+        if not name:
+            if labelled:
+                together.append((value, label))
             return True
         if len(name) > ID_LENGTH:
             return False
@@ -74,11 +88,8 @@ class Offer(msgspec.Struct, eq=False):
         if encoded == _NULL:
             return True
         predictions.append(Prediction(self.model, self.version, name, self.time, encoded))
-        label = self.label[index] if self.label is not None else None
-        if type(label) in _LABEL_TYPES:
-            encoded = orjson.dumps(label)
-            if encoded != _NULL:
-                labels.append(Label(self.model, self.version, name, self.time, encoded))
+        if labelled and (encoded := json_value(label)) != _NULL:
+            labels.append(Label(self.model, self.version, name, self.time, encoded))
         return True
 
 
