@@ -296,7 +296,7 @@ def test_many_rows_are_applied_and_given_up_in_steps(replica: Opener) -> None:
 
 
 def test_odd_names_are_kept_apart(store: PendingStore, client: "redis.Redis") -> None:
-    names = ["a", "a}:id:b", "{a}", "id:", "b:", "", "é", "1:a"]
+    names = ["a", "a}:id:b", "{a}", "id:", "b:", "", "é", "b}:id:a"]
     rows = [(model, version, name) for model in names for version in names for name in names]
     put(store, *(prediction(name, model=model, version=version) for model, version, name in rows))
     joined = put(store, *(label(name, model=model, version=version) for model, version, name in rows))
@@ -594,6 +594,30 @@ def test_losses_whose_answer_is_lost_are_still_told(
     assert store.forget(HORIZON + 9) == Lost(predictions={("m", "1", "horizon"): 1_500})
 
 
+def test_a_prediction_that_redis_dropped_is_lost_and_a_label_since_then_waits(
+    replica: Opener, client: "redis.Redis"
+) -> None:
+    """When all exporters were away for longer than the horizon, only its place in an index is left of a row."""
+    store = replica(60.0)
+    put(store, prediction("a", 0.0))
+    assert client.delete("mlexporter:{m}:id:a") == 1
+    assert put(store, label("a", 50.0)).matches == []
+    assert store.forget(61.0) == Lost(predictions={("m", "1", "horizon"): 1})
+    assert len(put(store, prediction("a", 62.0)).matches) == 1
+
+
+def test_redis_is_asked_once_and_not_for_long() -> None:
+    """A port that takes connections and says nothing: the caller is told, and decides when to try again."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0)
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        with contextlib.closing(RedisStore(url, lambda _: 60.0)) as store, pytest.raises(StoreError, match="Timeout"):
+            put(store, prediction("a"))
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
 def test_scripts_that_redis_forgot_are_loaded_again(store: PendingStore, client: "redis.Redis") -> None:
     put(store, prediction("a"))
     client.script_flush()
@@ -629,6 +653,18 @@ def test_the_password_is_in_no_message() -> None:
                     assert "s3cret" not in "".join(traceback.format_exception(error))
         with contextlib.closing(RedisStore(f"redis://:right@127.0.0.1:{server.port}", lambda _: HORIZON)) as store:
             assert put(store, prediction("a")).tracked == {("m", "1"): 1}
+
+
+@pytest.mark.parametrize("text", ["s3cret-word is wrong", "cannot use redis://:s3cret%2Dword@127.0.0.1:1"])
+def test_the_password_is_taken_out_of_what_redis_says(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def refuse(**_: object) -> None:
+        raise redis.RedisError(text)
+
+    with contextlib.closing(RedisStore("redis://:s3cret%2Dword@127.0.0.1:1", lambda _: HORIZON)) as store:
+        monkeypatch.setattr(store, "_script", refuse)
+        with pytest.raises(StoreError, match=r"Redis at 127\.0\.0\.1:1: .*\*\*\*") as caught:
+            store.waiting()
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("url", ["http://:s3cret-word@h", "redis://:s3cret-word/@h", "redis://:x@h:s3cret", "s3cret"])
