@@ -140,9 +140,11 @@ class Registry:
 
     """
 
-    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes] | None = None
+    ) -> None:
         self._config = config
-        self._kept = kept
+        self._kept = kept or {}
         self._models: dict[str, dict[str, Version]] = {}
         self.series = 0
         for model in config.models:
@@ -151,8 +153,8 @@ class Registry:
             if baseline is not None:
                 # one that was saved before it was whole goes on no more: it is what the live data are held against
                 baseline = msgspec.structs.replace(baseline, provisional=False)
-                profile = profile_of(baseline, model.task, model.prediction.classes, model.prediction.threshold)
-                self.watch(version, Monitor.of(baseline, config.detection, model.columns, profile))
+                monitor = Monitor.of(baseline, config.detection, model.columns, counted_profile(baseline, model))
+                self.watch(version, monitor)
             else:
                 self._learn_from(version)
 
@@ -317,8 +319,8 @@ def same_bins(one: Monitor, other: Monitor) -> bool:
     return one.binner is other.binner or one.baseline.hash == other.baseline.hash != ""
 
 
-def learned_profile(baseline: Baseline, config: ModelConfig | None) -> OutcomeProfile | None:
-    """What outcomes of a learned baseline are counted in; None where its predictions contradict the configuration."""
+def counted_profile(baseline: Baseline, config: ModelConfig | None) -> OutcomeProfile | None:
+    """What outcomes are counted in; None, and a warning, where baseline and configuration do not tell."""
     said = config or ModelConfig(name="")
     try:
         return profile_of(baseline, said.task, said.prediction.classes, said.prediction.threshold)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec import UNSET
 
 from mlexporter import __version__, addresses, baseline, config, logs
 from mlexporter.baseline import Baseline, BaselineError
@@ -46,8 +47,9 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
             problems.append(f"models[{i}].baseline: {error}")
             continue
         except ProfileError as error:
-            problems.append(f"models[{i}]: {error}")
-            continue
+            profile = None  # where nobody built a baseline with outcomes, it does without them
+            if found.outcomes is not UNSET:
+                problems.append(f"models[{i}]: {error}")
         baselines[model.name, model.version or UNVERSIONED] = found
         series += series_of(found.columns, len(settings.windows)) + outcome_series(profile, len(settings.windows))
     if series > settings.limits.max_series:
