@@ -139,8 +139,7 @@ class OutcomeBinner:
         width = len(self.classes)
         counts.bins[: self._scores_at] = np.bincount(predicted * width + actual, minlength=width * width)
         if self.score_bins:
-            scored: Bools = ~np.isnan(read.scores).any(axis=1)
-            self._count_scored(counts, read.of(scored), actual[scored])
+            self._count_scored(counts, read.of(read.scored), actual[read.scored])
         return OutcomeCounts(counts.bins, counts.sums, len(predicted), len(labels) - len(predicted))
 
     def _count_scored(self, counts: OutcomeCounts, read: "_Read", actual: Ints) -> None:
@@ -202,7 +201,7 @@ class OutcomeBinner:
         if not self.score_bins:
             return counts
         read = self._read(predictions)
-        read = read.of((read.predicted != _INVALID) & ~np.isnan(read.scores).any(axis=1))
+        read = read.of(read.scored)
         for k, edges in enumerate(self._edges):
             begin, end = self._score_starts[k], self._score_starts[k + 1]
             counts[begin:end] = np.bincount(_bin(edges, read.scores[:, k]), minlength=int(end - begin))
@@ -343,6 +342,12 @@ class _Read(msgspec.Struct, frozen=True):
     predicted: Ints
     scores: Floats
     confidence: Floats
+
+    @property
+    def scored(self) -> Bools:
+        """(n,) whether a prediction has scores."""
+        scored: Bools = (self.predicted != _INVALID) & ~np.isnan(self.scores).any(axis=1)
+        return scored
 
     def of(self, rows: Bools) -> "_Read":
         """Those of some rows."""
