@@ -51,9 +51,12 @@ ALLOWED = {
     "learning": "baseline binning categories columns samples statistics",
     "dataset": "categories columns config decode edges samples scalars timezones",
     "daily": "baseline binning categories config dataset diary drift edges history",
-    "builder": "baseline binning columns config daily dataset edges",
+    "profiling": "binning columns dataset decode edges outcome_profile outcomes samples scalars score_edges",
+    "derived_profile": "baseline outcome_profile samples scalars score_edges",
+    "builder": "baseline binning columns config daily dataset edges outcome_profile profiling",
     "terminal": "",
-    "show": "baseline categories drift edges terminal",
+    "show_outcomes": "outcome_profile outcomes performance terminal",
+    "show": "baseline categories drift edges show_outcomes terminal",
     "show_alarm": "baseline binning config expectation history statistics terminal",
     # state, and what it hands out
     "snapshot": "alarm baseline binning config edges expectation samples statistics",
@@ -79,8 +82,8 @@ ALLOWED = {
     "trigger": "config logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline budget builder columns config crew dataset expectation logs scalars server "
-        "serving show show_alarm slow_clients store telemetry terminal timezones trigger"
+        "addresses backtest baseline budget builder columns config crew dataset expectation logs outcome_profile "
+        "profiling scalars server serving show show_alarm slow_clients store telemetry terminal timezones trigger"
     ),
     "cli": "commands demo",
     "__main__": "cli",
