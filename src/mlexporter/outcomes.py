@@ -176,7 +176,8 @@ class OutcomeBinner:
         cells = width * self._prediction_edges.searchsorted(predicted) + self._residual_edges.searchsorted(residual)
         assert isinstance(self.profile, RegressionProfile)
         label = actual - self.profile.centre
-        share = np.abs(residual[actual != 0] / actual[actual != 0])
+        with np.errstate(over="ignore"):
+            share = np.abs(residual[actual != 0] / actual[actual != 0])
         sums = np.array(
             [
                 residual[residual > 0].sum(),
