@@ -1,8 +1,8 @@
 """Predictions and labels of the training data, to the profile that live outcomes are held against.
 
-Rows are kept, packed, until they take 64 MiB, which is some three million of them; from these the task is told and the
-edges are chosen. All further rows are only counted. So memory is bounded, every count is exact, and the same rows give
-the same profile however they are cut into chunks.
+Rows are kept, packed, until they take 32 MiB, which is nearly two million scores with their labels; from these the task
+is told and the edges are chosen. All further rows are only counted. So memory is bounded (some 200 MB), every count is
+exact, and the same rows give the same profile however they are cut into chunks.
 """
 
 import math
@@ -36,15 +36,15 @@ Task = Literal["binary", "multiclass", "regression"]
 Block = tuple[list[Any], list[Any]]
 """Predictions, and the label of each."""
 
-_KEPT_BYTES: Final = 64 << 20
+_KEPT_BYTES: Final = 32 << 20
 # Sums are taken block by block, so that they have the same bits whatever chunks the rows came in.
 _BLOCK_ROWS: Final = 65_536
 # Scores from which edges are chosen, of all classes together.
-_MOST_SCORES: Final = 10_000_000
+_MOST_SCORES: Final = 4_000_000
 # Labels with more different values than this are no classes.
 _MOST_NAMES: Final = 1000
-# Predictions are numbers, and scores, if at least this share of them are.
-_MOST: Final = 0.95
+# Predictions are numbers if at least this share of them are.
+_NUMERIC_SHARE: Final = 0.95
 _DECILES: Final = tuple(i / 10 for i in range(1, 10))
 # No residual is larger for the counts, either, so that no power of one overflows.
 _LARGEST: Final = 1e69
@@ -185,7 +185,7 @@ class OutcomeProfiler:
                 task=task, classes=classes, score_edges=edges, confidence_edges=_NO_EDGES if edges else ()
             )
         threshold = DEFAULT_THRESHOLD if self._threshold is None else self._threshold
-        scored = survey.objects or (survey.numbers and survey.inside >= _MOST * survey.numbers)
+        scored = survey.objects or survey.fractions or 0 < survey.numbers == survey.inside
         return ClassProfile(
             task=task,
             classes=self._classes or _two_classes(survey),
@@ -214,7 +214,7 @@ class _Survey(msgspec.Struct):
     Attributes:
         rows: how many.
         numbers: predictions that are numbers.
-        inside: numbers between 0 and 1.
+        inside, fractions: numbers from 0 to 1, and those of them that are neither.
         objects: predictions that are objects of class to probability.
         labels, said: rows per class, of the first classes that were met.
         named: classes that have a probability.
@@ -224,6 +224,7 @@ class _Survey(msgspec.Struct):
     rows: int = 0
     numbers: int = 0
     inside: int = 0
+    fractions: int = 0
     objects: int = 0
     labels: Counter[str] = msgspec.field(default_factory=Counter)
     said: Counter[str] = msgspec.field(default_factory=Counter)
@@ -241,6 +242,7 @@ class _Survey(msgspec.Struct):
         self.rows += len(predictions)
         self.numbers += len(numbers)
         self.inside += sum(0 <= value <= 1 for value in numbers)
+        self.fractions += sum(0 < value < 1 for value in numbers)
         objects = [value for value in predictions if type(value) is dict]
         self.objects += len(objects)
         if len(self.named) <= _MOST_NAMES:
@@ -254,7 +256,7 @@ class _Survey(msgspec.Struct):
     @property
     def numeric(self) -> bool:
         """Whether predictions are numbers, but for a few that are wrong."""
-        return self.numbers >= _MOST * self.rows
+        return self.numbers >= _NUMERIC_SHARE * self.rows
 
     def classes(self) -> tuple[str, ...]:
         """The classes to be told apart: those of the labels, then those that are predicted, the most frequent first."""

@@ -6,11 +6,13 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from mlexporter.baseline import Baseline, CategoricalColumn, Column, NumericColumn
 from mlexporter.categories import shorten
 from mlexporter.drift import MIN_ROWS
 from mlexporter.edges import Floats
+from mlexporter.show_outcomes import outcome_warnings, outcomes_table
 from mlexporter.terminal import clipped, padded, printable, width
 
 WIDTH: Final = 120
@@ -41,6 +43,8 @@ def render(baseline: Baseline) -> str:
     }
     lines = [f"{name:<9}{clipped(printable(value), WIDTH - 9)}" for name, value in header.items()]
     lines += ["", *_table(baseline.columns)]
+    if baseline.outcomes is not UNSET:
+        lines += ["", *(clipped(line, WIDTH) for line in outcomes_table(baseline.outcomes))]
     notes = warnings(baseline)
     lines += ["", *(clipped(f"warning: {note}", WIDTH) for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
@@ -71,7 +75,7 @@ def warnings(baseline: Baseline) -> list[str]:
             notes.append(f"{label}: all values are missing")
         if isinstance(column, CategoricalColumn) and not column.complete:
             notes.append(f"{label}: too many categories to list, so one that is new counts as __other__")
-    return notes
+    return notes if baseline.outcomes is UNSET else [*notes, *outcome_warnings(baseline.outcomes)]
 
 
 def _labelled(column: Column) -> str:
