@@ -48,8 +48,8 @@ class Change:
     """
 
     name: str
-    truth: Callable[[Floats, float], Floats] = lambda said, middle: said  # noqa: ARG005
-    inputs: Callable[[int], float] = lambda tick: 0.0  # noqa: ARG005
+    truth: Callable[[Floats, float], Floats] = lambda said, middle: said
+    inputs: Callable[[int], float] = lambda tick: 0.0
     prior: float = 0.0
 
     def draw(self, rng: Generator, middle: float, rows: int, tick: int) -> tuple[Floats, Ints]:
@@ -75,11 +75,11 @@ def _one_tenth(said: Floats, middle: float) -> Floats:
 STILL = (
     Change("as in the reference"),
     Change("inputs swing by 1 sd", inputs=lambda tick: _SPREAD * math.sin(2 * math.pi * tick / _PERIOD)),
-    Change("inputs move by 1 sd", inputs=lambda tick: _SPREAD),  # noqa: ARG005
+    Change("inputs move by 1 sd", inputs=lambda tick: _SPREAD),
 )
 DRIFT = (
-    Change("log-odds + 0.5", lambda said, middle: said + 0.5),  # noqa: ARG005
-    Change("log-odds + 0.25", lambda said, middle: said + 0.25),  # noqa: ARG005
+    Change("log-odds + 0.5", lambda said, middle: said + 0.5),
+    Change("log-odds + 0.25", lambda said, middle: said + 0.25),
     Change("rate of one tenth + 0.2", _one_tenth),
     Change("log-odds half as far apart", lambda said, middle: middle + 0.5 * (said - middle)),
     Change("log-odds of the classes + 1", prior=1.0),

@@ -22,8 +22,10 @@ from mlexporter.outcomes import OutcomeBinner, OutcomeCounts
 
 LEAST_ROWS: Final = 200
 """Reference outcomes of a stratum, at least."""
-MOST_SCORES: Final = 10
-"""Strata of a score or a probability, at most."""
+# Strata of a score or a probability, at most: as many as a large reference resolves, for the narrower they are, the less
+# drift of the inputs changes what becomes of their rows.
+_ROWS_PER_SCORES: Final = 2500
+_LEAST_MOST, _MOST_SCORES = 10, 20
 # A stratum of a regression has many outcomes, each of which widens what the reference can resolve.
 _MOST_PREDICTIONS: Final = 5
 _MOST_RESIDUALS: Final = 8
@@ -58,7 +60,8 @@ class Strata:
             self.names = _open_spans(profile.prediction_edges, groups)
             self.outcomes = _open_spans(profile.residual_edges, outcome_groups)
         elif (edges := self._score_edges(profile)) is not None:
-            groups = merged(rows, _stabilised(rows, self._score_sums(reference.sums), np.array(edges)), MOST_SCORES)
+            most = min(max(int(rows.sum()) // _ROWS_PER_SCORES, _LEAST_MOST), _MOST_SCORES)
+            groups = merged(rows, _stabilised(rows, self._score_sums(reference.sums), np.array(edges)), most)
             self.names = tuple(f"{max(edges[i], 0.0):.3g}..{edges[j]:.3g}" for i, j in _spans(groups))
             self.outcomes = profile.classes if profile.task == "binary" else _WRONG_RIGHT
         else:
