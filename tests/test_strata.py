@@ -1,5 +1,7 @@
 """What outcomes are told apart by: groups of bins, and counts that agree with the rows they were counted from."""
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from mlexporter.outcomes import OutcomeBinner
 from mlexporter.strata import LEAST_ROWS, Strata, merged
 
 
-def strata_of(profile: OutcomeProfile, predictions: list[object], labels: list[object]) -> tuple[Strata, OutcomeBinner]:
+def strata_of(
+    profile: OutcomeProfile, predictions: Sequence[object], labels: Sequence[object]
+) -> tuple[Strata, OutcomeBinner]:
     counts = OutcomeBinner(profile).count(predictions, labels)
     filled = msgspec.structs.replace(
         profile, rows=counts.rows, bins=tuple(counts.bins.tolist()), sums=tuple(counts.sums.tolist())
@@ -54,19 +58,22 @@ def test_scores_of_a_binary_model() -> None:
 
 
 def test_probabilities_of_a_multiclass_model() -> None:
+    """Each predicted class has strata of its own: how right it is depends on the class as well."""
     profile = ClassProfile(
         task="multiclass",
         classes=("a", "b", "c"),
         score_edges=((-1e-9, 0.5, 1.0),) * 3,
         confidence_edges=(-1e-9, 0.5, 0.8, 1.0),
     )
-    sure: dict[str, float] = {"a": 0.9, "b": 0.1}
-    unsure = {"b": 0.4, "a": 0.3, "c": 0.3}
-    strata, binner = strata_of(profile, [sure] * 400 + [unsure] * 300, ["a"] * 350 + ["b"] * 350)
-    assert strata.names == ("0..0.8", "0.8..1")
+    sure, unsure = {"a": 0.9, "b": 0.1}, {"a": 0.4, "b": 0.3, "c": 0.3}
+    other, rare = {"b": 0.7, "a": 0.3}, {"c": 0.7, "a": 0.3}
+    said = [sure] * 400 + [unsure] * 300 + [other] * 250 + [rare] * 100
+    strata, binner = strata_of(profile, said, ["a"] * 525 + ["b"] * 525)
+    assert strata.names == ("a 0..0.8", "a 0.8..1", "b")
     assert strata.outcomes == ("wrong", "right")
-    seen = binner.count([sure, sure, unsure, unsure, {"c": 1.0}], ["a", "c", "b", "z", "c"])
-    assert strata.counts(seen.bins).tolist() == [[1, 1], [1, 2]]
+    seen = binner.count([sure, sure, unsure, unsure, other, {"b": 1.0}, rare], ["a", "c", "a", "z", "b", "b", "c"])
+    # both sides of 0.8 are one stratum of b; too few rows say c
+    assert strata.counts(seen.bins).tolist() == [[1, 1], [1, 1], [0, 2]]
 
 
 @pytest.mark.parametrize(("rare", "names"), [(250, ("a", "b", "other classes")), (90, ("a", "b"))])

@@ -88,12 +88,15 @@ DRIFT = (
 
 def reference(scores: Floats, truth: Ints) -> OutcomeBinner:
     """The binner with what was counted of training."""
-    inner = np.quantile(scores, np.arange(1, _SCORE_BINS) / _SCORE_BINS)
-    edges = (-1e-9, *inner.tolist(), 1.0)
-    profile = ClassProfile(task="binary", classes=("0", "1"), score_edges=(edges,))
+    profile = ClassProfile(task="binary", classes=("0", "1"), score_edges=(tuple(_edges(scores).tolist()),))
     counts = OutcomeBinner(profile).count(scores.tolist(), truth.tolist())
     bins, sums = tuple(counts.bins.tolist()), tuple(counts.sums.tolist())
     return OutcomeBinner(msgspec.structs.replace(profile, rows=counts.rows, bins=bins, sums=sums))
+
+
+def _edges(scores: Floats) -> Floats:
+    inner = np.quantile(scores, np.arange(1, _SCORE_BINS) / _SCORE_BINS)
+    return np.concatenate([[-1e-9], inner, [1.0]])
 
 
 class Watch:
@@ -108,7 +111,7 @@ class Watch:
         alarm = ConceptAlarm.of(binner, DetectionConfig())
         assert alarm is not None
         self._alarm, self._binner, self._seen = alarm, binner, binner.zero()
-        self._edges = np.array(binner.profile.score_edges[0]) if isinstance(binner.profile, ClassProfile) else None
+        self._edges = _edges(scores)
         self.state = alarm.start(self._seen)
         accuracy = float(((scores >= 0.5) == truth).mean())
         self._least = accuracy - 2 * math.sqrt(accuracy * (1 - accuracy) / _WINDOW)
