@@ -17,7 +17,8 @@ TOLERANCE = np.array([0.002, 0.02])
 
 
 def shares_of(reference: Floats) -> Floats:
-    return (reference + 0.5) / (reference + 0.5).sum(axis=1, keepdims=True)
+    shares: Floats = (reference + 0.5) / (reference + 0.5).sum(axis=1, keepdims=True)
+    return shares
 
 
 def bets_of(reference: Floats, tolerance: Floats = TOLERANCE) -> JointBets:
@@ -28,9 +29,12 @@ def members(rng: np.random.Generator, bets: JointBets, tolerance: float, count: 
     """(count, S, O) points on the surface of the null, in random directions, some of them in one stratum only."""
 
     def at(t: float, direction: Floats) -> Floats:
-        p: Floats = bets.q * np.exp(t * direction)
-        p /= p.sum(axis=1, keepdims=True)
+        weights = bets.q * np.exp(t * direction)
+        p: Floats = weights / weights.sum(axis=1, keepdims=True)
         return p
+
+    def excess(t: float, direction: Floats) -> float:
+        return float(divergence(bets.q, bets.shares, at(t, direction))) - tolerance
 
     found = []
     for i in range(count):
@@ -38,10 +42,8 @@ def members(rng: np.random.Generator, bets: JointBets, tolerance: float, count: 
         if i % 3 == 0:
             direction *= rng.random((len(bets.q), 1)) < 0.4
         direction[rng.integers(len(bets.q))] += rng.normal(size=bets.q.shape[1])
-        excess = lambda t, d=direction: float(divergence(bets.q, bets.shares, at(t, d))) - tolerance  # noqa: E731
-        if excess(40.0) < 0:
-            continue
-        found.append(at(optimize.brentq(excess, 0.0, 40.0), direction))
+        if excess(40.0, direction) > 0:
+            found.append(at(optimize.brentq(excess, 0.0, 40.0, args=(direction,)), direction))
     return np.array(found)
 
 

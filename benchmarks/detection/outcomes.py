@@ -48,8 +48,8 @@ class Change:
     """
 
     name: str
-    truth: Callable[[Floats, float], Floats] = lambda said, middle: said  # noqa: ARG005
-    inputs: Callable[[int], float] = lambda tick: 0.0  # noqa: ARG005
+    truth: Callable[[Floats, float], Floats] = lambda said, middle: said
+    inputs: Callable[[int], float] = lambda tick: 0.0
     prior: float = 0.0
 
     def draw(self, rng: Generator, middle: float, rows: int, tick: int) -> tuple[Floats, Ints]:
@@ -75,11 +75,11 @@ def _one_tenth(said: Floats, middle: float) -> Floats:
 STILL = (
     Change("as in the reference"),
     Change("inputs swing by 1 sd", inputs=lambda tick: _SPREAD * math.sin(2 * math.pi * tick / _PERIOD)),
-    Change("inputs move by 1 sd", inputs=lambda tick: _SPREAD),  # noqa: ARG005
+    Change("inputs move by 1 sd", inputs=lambda tick: _SPREAD),
 )
 DRIFT = (
-    Change("log-odds + 0.5", lambda said, middle: said + 0.5),  # noqa: ARG005
-    Change("log-odds + 0.25", lambda said, middle: said + 0.25),  # noqa: ARG005
+    Change("log-odds + 0.5", lambda said, middle: said + 0.5),
+    Change("log-odds + 0.25", lambda said, middle: said + 0.25),
     Change("rate of one tenth + 0.2", _one_tenth),
     Change("log-odds half as far apart", lambda said, middle: middle + 0.5 * (said - middle)),
     Change("log-odds of the classes + 1", prior=1.0),
@@ -88,12 +88,15 @@ DRIFT = (
 
 def reference(scores: Floats, truth: Ints) -> OutcomeBinner:
     """The binner with what was counted of training."""
-    inner = np.quantile(scores, np.arange(1, _SCORE_BINS) / _SCORE_BINS)
-    edges = (-1e-9, *inner.tolist(), 1.0)
-    profile = ClassProfile(task="binary", classes=("0", "1"), score_edges=(edges,))
+    profile = ClassProfile(task="binary", classes=("0", "1"), score_edges=(tuple(_edges(scores).tolist()),))
     counts = OutcomeBinner(profile).count(scores.tolist(), truth.tolist())
     bins, sums = tuple(counts.bins.tolist()), tuple(counts.sums.tolist())
     return OutcomeBinner(msgspec.structs.replace(profile, rows=counts.rows, bins=bins, sums=sums))
+
+
+def _edges(scores: Floats) -> Floats:
+    inner = np.quantile(scores, np.arange(1, _SCORE_BINS) / _SCORE_BINS)
+    return np.concatenate([[-1e-9], inner, [1.0]])
 
 
 class Watch:
@@ -108,7 +111,7 @@ class Watch:
         alarm = ConceptAlarm.of(binner, DetectionConfig())
         assert alarm is not None
         self._alarm, self._binner, self._seen = alarm, binner, binner.zero()
-        self._edges = np.array(binner.profile.score_edges[0]) if isinstance(binner.profile, ClassProfile) else None
+        self._edges = _edges(scores)
         self.state = alarm.start(self._seen)
         accuracy = float(((scores >= 0.5) == truth).mean())
         self._least = accuracy - 2 * math.sqrt(accuracy * (1 - accuracy) / _WINDOW)

@@ -174,7 +174,7 @@ class ConceptAlarm:
         total = (np.exp(strata.log_evidence).mean(axis=1) + joint.sum(axis=1) / self._alternatives) / 2
         over = np.minimum(math.exp(log_cap) / np.maximum(total, 1e-250), 1.0)
         if over.min() < 1.0:
-            strata, joint = _shrunk(strata, over, self._shape[0]), joint * over[:, None]
+            strata, joint = _shrunk(strata, over), joint * over[:, None]
         level = np.log(np.maximum(total * over, 1e-250))
         firing = level >= np.where(state.firing, log_threshold - CLEAR, log_threshold)
         return ConceptState(
@@ -232,12 +232,11 @@ class ConceptAlarm:
         return before.told(np.array([ratio or 0.0]), np.array([ratio is not None]), counts.ravel())
 
 
-def _shrunk(strata: Evidence, factor: Floats, count: int) -> Evidence:
+def _shrunk(strata: Evidence, factor: Floats) -> Evidence:
     """The evidence with all statistics times the (E,) factor of their tier, which leaves the best bet ahead."""
-    tilts = strata.tilts.reshape(len(strata.tilts), len(factor), -1) * factor[:, None]
     return Evidence(
         moves=strata.moves * factor[:, None, None],
-        tilts=tilts.reshape(strata.tilts.shape),
+        tilts=strata.tilts * np.repeat(factor, strata.tilts.shape[1] // len(factor)),
         rates=strata.rates,
         log_evidence=strata.log_evidence + np.log(factor)[:, None],
         dispersion=strata.dispersion,

@@ -34,6 +34,8 @@ from mlexporter.edges import Floats
 # Log-odds of an outcome beyond which no alternative goes.
 _FARTHEST: Final = 8.0
 _STEPS: Final = 35
+# No bet wins more with one block; the others less by as much as the best, so that it stays ahead after a flood.
+_MOST: Final = 600.0
 # What a bet that is not there pays: its capital is gone, and stays gone.
 _NOTHING: Final = -1e300
 
@@ -89,9 +91,10 @@ class JointBets(msgspec.Struct, frozen=True):
 
     def scores(self, counts: Floats) -> Floats:
         """(E, K) logarithms of the e-values of a block of (S, O) counts, at least one; -1e300 where no bet is."""
-        with np.errstate(divide="ignore"):
-            paid = np.log(self.alternatives) - np.log(self.projections(counts.sum(axis=1)))
-        return np.where(self.there, (counts * paid).sum(axis=(2, 3)), _NOTHING)
+        paid = np.log(self.alternatives) - np.log(self.projections(counts.sum(axis=1)))
+        scores = np.where(self.there, (counts * paid).sum(axis=(2, 3)), _NOTHING)
+        over: Floats = scores - np.maximum(scores.max(axis=1, keepdims=True) - _MOST, 0.0)
+        return over
 
     def projections(self, rows: Floats) -> Floats:
         """(E, K, S, O) points of the null that are nearest to the alternatives for (S,) outcomes in the strata."""

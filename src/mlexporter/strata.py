@@ -4,10 +4,9 @@ Within a stratum the outcome should not depend on which rows come, so that a cha
 rows a stratum has, and not what becomes of them. So strata are made narrow in what the model said. They are chosen by
 the scores alone and never by the outcomes, which would make the reference look more certain than it is.
 
-    binary with scores      stratum: bins of the score                              outcome: negative, positive
-    other classes           stratum: bins of the probability of the predicted       outcome: wrong, right
-                            class, or the predicted class where there are none
-    regression              stratum: bins of the prediction                         outcome: bins of the residual
+    binary with scores      stratum: bins of the score                                outcome: negative, positive
+    other classes           stratum: predicted class, by bins of its probability      outcome: wrong, right
+    regression              stratum: bins of the prediction                           outcome: bins of the residual
 """
 
 from collections.abc import Sequence
@@ -22,8 +21,10 @@ from mlexporter.outcomes import OutcomeBinner, OutcomeCounts
 
 LEAST_ROWS: Final = 200
 """Reference outcomes of a stratum, at least."""
-MOST_SCORES: Final = 10
-"""Strata of a score or a probability, at most."""
+# Strata of a model of classes, at most: as many as a large reference resolves, for the narrower they are, the less does
+# drift of the inputs change what becomes of their rows.
+_ROWS_PER_STRATUM: Final = 2500
+_LEAST_MOST, _MOST_STRATA = 10, 20
 # A stratum of a regression has many outcomes, each of which widens what the reference can resolve.
 _MOST_PREDICTIONS: Final = 5
 _MOST_RESIDUALS: Final = 8
@@ -57,13 +58,9 @@ class Strata:
             outcome_groups = merged(of_outcomes, _midranks(of_outcomes), _MOST_RESIDUALS)
             self.names = _open_spans(profile.prediction_edges, groups)
             self.outcomes = _open_spans(profile.residual_edges, outcome_groups)
-        elif (edges := self._score_edges(profile)) is not None:
-            groups = merged(rows, _stabilised(rows, self._score_sums(reference.sums), np.array(edges)), MOST_SCORES)
-            self.names = tuple(f"{max(edges[i], 0.0):.3g}..{edges[j]:.3g}" for i, j in _spans(groups))
-            self.outcomes = profile.classes if profile.task == "binary" else _WRONG_RIGHT
         else:
-            groups, self.names = _of_classes(rows, binner.classes)
-            self.outcomes = _WRONG_RIGHT
+            groups, self.names = self._of_scores(profile, rows, reference.sums)
+            self.outcomes = profile.classes if self._by_score else _WRONG_RIGHT
         self._into = (np.arange(len(self.names))[:, None] == groups).astype(np.float64)
         self._outcomes = (outcome_groups[:, None] == np.arange(len(self.outcomes))).astype(np.float64)
 
@@ -77,25 +74,44 @@ class Strata:
         binner = self._binner
         if isinstance(binner.profile, RegressionProfile):
             return binner.residuals(bins)
-        if binner.confidence_bins:
-            confidences: Ints = binner.confidence(bins).sum(axis=0)
-            return confidences
-        if binner.profile.task == "binary" and binner.score_bins:
+        if self._by_score:
             return binner.scores(bins, 0)
+        if binner.confidence_bins:
+            return binner.confidence(bins).reshape(-1, 2)
         confusion = binner.confusion(bins)
         right = np.diagonal(confusion)
         return np.stack([confusion.sum(axis=1) - right, right], axis=1)
 
-    def _score_edges(self, profile: ClassProfile) -> tuple[float, ...] | None:
-        if self._binner.confidence_bins:
-            return profile.confidence_edges
-        return profile.score_edges[0] if profile.task == "binary" and profile.score_edges else None
+    @property
+    def _by_score(self) -> bool:
+        """Whether there is one score, which says all."""
+        profile = self._binner.profile
+        return isinstance(profile, ClassProfile) and profile.task == "binary" and bool(profile.score_edges)
 
-    def _score_sums(self, sums: Floats) -> Floats:
-        if self._binner.confidence_bins:
-            total: Floats = self._binner.confidence_sums(sums).sum(axis=0)
-            return total
-        return self._binner.score_sums(sums, 0)
+    def _of_scores(self, profile: ClassProfile, rows: NDArray[Any], sums: Floats) -> tuple[Ints, tuple[str, ...]]:
+        """(G,) stratum of each cell, -1 for none, and names. Predicted classes with few rows share theirs."""
+        binner, most = self._binner, min(max(int(rows.sum()) // _ROWS_PER_STRATUM, _LEAST_MOST), _MOST_STRATA)
+        if self._by_score:
+            edges = np.array(profile.score_edges[0])
+            groups = merged(rows, _stabilised(rows, binner.score_sums(sums, 0), edges), most)
+            return groups, _score_spans(edges, groups)
+        edges = np.array(profile.confidence_edges or (0.0, 1.0))
+        by_class = rows.reshape(len(binner.classes), -1)
+        scores = binner.confidence_sums(sums) if binner.confidence_bins else np.zeros(by_class.shape)
+        many = by_class.sum(axis=1) >= LEAST_ROWS
+        pools = [(binner.classes[k], [k]) for k in np.flatnonzero(many).tolist()]
+        if by_class[~many].sum() >= LEAST_ROWS:
+            pools.append(("other classes", np.flatnonzero(~many).tolist()))
+        found: Ints = np.full(by_class.shape, -1)
+        names: list[str] = []
+        for name, members in pools:
+            own = by_class[members].sum(axis=0)
+            values = _stabilised(own, scores[members].sum(axis=0), edges)
+            groups = merged(own, values, max(int(most * own.sum() / rows.sum()), 1))
+            found[members] = len(names) + groups
+            spans = _score_spans(edges, groups)
+            names += [f"{name} {span}" for span in spans] if len(spans) > 1 else [name]
+        return found.ravel(), tuple(names)
 
 
 def merged(rows: NDArray[Any], values: Floats, most: int) -> Ints:
@@ -145,15 +161,9 @@ def _midranks(rows: NDArray[Any]) -> Floats:
     return midranks
 
 
-def _of_classes(rows: NDArray[Any], classes: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
-    """(K,) stratum of each predicted class, -1 for none, and names. Classes with few rows share one."""
-    many = rows >= LEAST_ROWS
-    groups = np.where(many, np.cumsum(many) - 1, -1)
-    names = tuple(name for name, own in zip(classes, many.tolist(), strict=True) if own)
-    if rows[~many].sum() >= LEAST_ROWS:
-        groups[~many] = len(names)
-        names = (*names, "other classes")
-    return groups, names
+def _score_spans(edges: Floats, groups: Ints) -> tuple[str, ...]:
+    """Names of groups of bins of scores; the first edge may be a little under 0."""
+    return tuple(f"{max(edges[i], 0.0):.3g}..{edges[j]:.3g}" for i, j in _spans(groups))
 
 
 def _spans(groups: Ints) -> list[tuple[int, int]]:
