@@ -37,10 +37,11 @@ class Row(msgspec.Struct):
 
 
 class Early(msgspec.Struct, frozen=True):
-    """A label that waits for its prediction: JSON, and microseconds."""
+    """A label that waits for its prediction: JSON, microseconds, and the number by which storage knows it already."""
 
     value: bytes
     time: int
+    number: int | None = None
 
 
 class Outcome:

@@ -66,7 +66,7 @@ SELECT json_group_array(json_array(number, version, id, time, value, label, labe
 FROM predictions WHERE id IN (SELECT value FROM json_each(?))
 """
 _LABELS_OF_IDS: Final = """
-SELECT json_group_array(json_array(model, version, id, time, value))
+SELECT json_group_array(json_array(number, model, version, id, time, value))
 FROM labels WHERE id IN (SELECT value FROM json_each(?))
 """
 _UPDATE: Final = """
@@ -80,8 +80,8 @@ DELETE FROM labels WHERE number IN (
 )
 """
 _INSERT_LABELS: Final = """
-INSERT INTO labels (model, version, id, time, value)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
+INSERT INTO labels (number, model, version, id, time, value)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?)
 """
 # what to delete, oldest first: the place of each is taken by the parameters :key, :before and :most
 PAST_PREDICTIONS: Final = """
@@ -190,9 +190,9 @@ class Tables:
         """All that is known of ids, by their hashes; predictions beyond a number arrive now."""
         families: Families = {}
         wanted = _json(list(ids))
-        for model, version, hashed, time, value in orjson.loads(self._single(_LABELS_OF_IDS, wanted)):
+        for number, model, version, hashed, time, value in orjson.loads(self._single(_LABELS_OF_IDS, wanted)):
             family = families.setdefault((model, hashed), Family(model))
-            family.early[version] = Early(value.encode(), time)
+            family.early[version] = Early(value.encode(), time, number)
             family.waited += 1
         rows = sorted(orjson.loads(self._single(_ROWS_OF_IDS, wanted)))
         for number, version, hashed, time, value, label, label_time, every in rows:
@@ -221,10 +221,11 @@ class Tables:
             return
         self._connection.execute(_FORGET_LABELS_OF, (_json([key for key, _ in changed]),))
         early = [
-            (model, version, hashed, label.time, label.value.decode())
+            (label.number, model, version, hashed, label.time, label.value.decode())
             for (model, hashed), family in changed
             for version, label in family.early.items()
         ]
+        early.sort(key=lambda row: row[4])  # they are numbered in the order in which they came
         self._connection.execute(_INSERT_LABELS, (_json(early),))
         for (model, _), family in changed:
             counts.labels[model] += len(family.early) - family.waited
