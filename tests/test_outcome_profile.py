@@ -1,5 +1,6 @@
 """Profiles that come from a file: whole ones, and damaged ones."""
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_whatever_is_damaged_is_refused_or_works(profile: OutcomeProfile, tmp_pa
             if rng.random() < 0.2:
                 del place[key]
                 break
-            place[key] = rng.choice(ODD)
+            place[key] = copy.deepcopy(rng.choice(ODD))
         try:
             found = read(written(tmp_path / "b.json", document)).outcomes
         except BaselineError:
