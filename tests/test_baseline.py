@@ -17,6 +17,7 @@ from mlexporter.baseline import (
     read,
     sealed,
 )
+from mlexporter.outcome_profile import ClassProfile
 from mlexporter.samples import Role
 
 AGE = NumericColumn(
@@ -72,6 +73,22 @@ def test_file_is_json_in_lines_and_the_hash_is_of_its_content() -> None:
     assert json.loads(text)["columns"][0]["type"] == "numeric"
     content = msgspec.json.encode(msgspec.structs.replace(GOOD, hash=""))
     assert GOOD.hash == hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_without_outcomes_the_file_is_as_it_was_before_there_were_any(tmp_path: Path) -> None:
+    # as version 0.1 wrote it
+    assert GOOD.hash == "567afb881f5ed86b"
+    assert "outcomes" not in json.loads(encode(GOOD))
+    assert read(written(tmp_path / "b.json", GOOD)).outcomes is msgspec.UNSET
+
+
+def test_outcomes_are_part_of_the_file_and_its_hash(tmp_path: Path) -> None:
+    outcomes = ClassProfile(task="binary", classes=("no", "yes"), rows=3, bins=(1, 0, 1, 1), sums=(0.0, 0.0))
+    profile = sealed(msgspec.structs.replace(GOOD, outcomes=outcomes))
+    assert profile.hash != GOOD.hash
+    assert read(written(tmp_path / "b.json", profile)) == profile
+    written_outcomes = json.loads(encode(profile))["outcomes"]
+    assert (written_outcomes["kind"], written_outcomes["task"]) == ("classification", "binary")
 
 
 def test_changed_file_is_refused(tmp_path: Path) -> None:

@@ -12,15 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import UNSET
 
 from mlexporter import builder
 from mlexporter.baseline import Baseline, CategoricalColumn, NumericColumn, encode, read, sealed
 from mlexporter.builder import build
 from mlexporter.columns import learn_column
 from mlexporter.commands.baseline import baseline_group
-from mlexporter.config import ColumnConfig
+from mlexporter.config import ColumnConfig, DataConfig
 from mlexporter.dataset import CHUNK_ROWS, DatasetError, open_dataset
 from mlexporter.edges import FINE_QUANTILES, Floats
+from mlexporter.outcome_profile import ClassProfile, RegressionProfile
+from mlexporter.profiling import OutcomeProfiler
 from mlexporter.samples import Role
 
 ROWS = 100_000
@@ -105,7 +108,11 @@ def categorical(baseline: Baseline, name: str) -> CategoricalColumn:
 
 def test_exact_baseline_is_that_of_the_whole_columns(columns: dict[str, list[object]], exact: Baseline) -> None:
     expected = [learn_column(role(name), name, values, None) for name, values in columns.items()]
-    assert encode(exact) == encode(sealed(Baseline(rows=ROWS, columns=tuple(expected))))
+    profiler = OutcomeProfiler("binary", ("0", "1"))
+    profiler.add(columns["prediction"], columns["label"])
+    outcomes = profiler.result()
+    assert outcomes is not None
+    assert encode(exact) == encode(sealed(Baseline(rows=ROWS, columns=tuple(expected), outcomes=outcomes)))
 
 
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
@@ -155,6 +162,58 @@ def test_nothing_but_fields_that_are_left_out(tmp_path: Path) -> None:
     path.write_text("id\nr\n")
     with pytest.raises(DatasetError, match="no columns; accepted is at least one feature, prediction or label"):
         build(open_dataset(path))
+
+
+# -- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_outcomes_without_predictions_and_labels(tmp_path: Path) -> None:
+    for name in ("prediction", "label"):
+        path = write_csv(tmp_path / "a.csv", {"x": [1.0, 2.0], name: [0.5, 1.0]})
+        assert build(open_dataset(path)).outcomes is UNSET
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prediction": 0.5}\n{"label": 1}\n')
+    assert build(open_dataset(path)).outcomes is UNSET
+
+
+def test_outcomes_of_classes_with_probabilities(tmp_path: Path) -> None:
+    path = write_jsonl(
+        tmp_path / "a.jsonl",
+        {"prediction": [{"a": 0.75, "b": 0.25}, {"a": 0.5, "b": 0.5}, "b", {"b": 1}, None], "label": [*"abab", "a"]},
+    )
+    outcomes = build(open_dataset(path)).outcomes
+    assert isinstance(outcomes, ClassProfile)
+    assert (outcomes.classes, outcomes.rows) == (("a", "b"), 4)
+    assert outcomes.bins[:9] == (1, 1, 0, 1, 1, 0, 0, 0, 0)
+    # of one half and one half the first is the greater; "b" alone has no scores
+    assert len(outcomes.score_edges) == 2
+    assert outcomes.sums[-1] == pytest.approx(2 * (0.25**2 + 0.5**2))
+
+
+def test_outcomes_of_a_row_in_nested_form(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"features": {"label": 3}, "prediction": 10, "label": 12.5}\n' * 10)
+    outcomes = build(open_dataset(path)).outcomes
+    assert isinstance(outcomes, RegressionProfile)
+    assert (outcomes.rows, outcomes.centre, outcomes.sums[:3]) == (10, 12.5, (0.0, 25.0, 62.5))
+
+
+def test_outcomes_by_the_hour(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    at = (1_700_000_000 + np.arange(5000) * 300.0).tolist()
+    scores = rng.random(5000)
+    truth = (rng.random(5000) < scores).tolist()
+    path = write_csv(tmp_path / "a.csv", {"prediction": scores.tolist(), "label": truth, "at": at})
+    baseline = build(open_dataset(path, DataConfig(time="at")))
+    assert any(column.days is not None for column in baseline.columns)
+    assert isinstance(baseline.outcomes, ClassProfile)
+    assert (baseline.outcomes.rows, sum(baseline.outcomes.bins[1:4:2])) == (5000, sum(truth))
+    assert read(write_bytes(tmp_path / "b.json", encode(baseline))) == baseline
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 # -- beyond the memory limit ------------------------------------------------------------------------------------------
@@ -459,3 +518,55 @@ def test_command_shows(data: Path, tmp_path: Path) -> None:
     result = run("show", data)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {data}: not a baseline that this version reads: ")
+
+
+OUTCOMES = """
+models:
+  - name: churn
+    task: binary
+    baseline: b.json
+    prediction: {classes: [stays, leaves], threshold: 0.25}
+    data: {prediction: score, label: churned}
+  - {name: raw, task: binary, baseline: b.json, data: {prediction: score, label: churned}}
+"""
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Of scores 0, 1/10, ... 9/10 in turn, those of 1/2 and more leave."""
+    path = tmp_path / "labelled.csv"
+    rows = (f"{i},{i % 10 / 10},{'leaves' if i % 10 >= 5 else 'stays'}\n" for i in range(1000))
+    path.write_text("age,score,churned\n" + "".join(rows))
+    return path
+
+
+def test_command_learns_outcomes_with_the_configuration(labelled: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.yml"
+    config.write_text(OUTCOMES)
+    output = tmp_path / "b.json"
+    result = run("build", labelled, "-o", output, "--config.file", config, "--model=churn")
+    baseline = read(output)
+    assert result.stderr == (
+        f"{output}: 1,000 rows, 3 columns (2 numeric, 1 categorical), outcomes of 1,000 rows (binary), hash "
+        f"{baseline.hash}\n"
+        "warning: only 1,000 outcomes: below 2,000 nothing is estimated without labels, and the alarm of concept drift "
+        "is coarse\n"
+    )
+    assert isinstance(baseline.outcomes, ClassProfile)
+    # said leaves from 0.25 on: of 3 in 10 wrongly not, of 0.3 and 0.4 wrongly
+    assert baseline.outcomes.bins[:4] == (300, 0, 200, 500)
+    shown = run("show", output).stdout
+    assert "\noutcomes of 1,000 rows, binary, classes stays, leaves, threshold 0.25\n" in shown
+    # the binomial error of 0.8 in 1,000
+    assert "\naccuracy_ratio             0.8 ± 0.013\n" in shown
+    assert "\nroc_auc_ratio              1 ± " in shown
+    result = run("build", labelled, "-o", output, "--config.file", config, "--model=raw")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f'Error: {labelled}: which of the labels "leaves", "stays" is the positive class is not known; set '
+        "prediction.classes of the model in the configuration, the negative one first\n",
+    )
+    result = run("build", labelled, "-o", output, "--prediction-column=score", "--label-column=churned")
+    assert result.exit_code == 0
+    assert read(output).outcomes is UNSET
+    assert 'warning: no outcomes: which of the labels "leaves", "stays" is the positive class' in result.stderr

@@ -18,6 +18,8 @@ EXPORTED_OF_MANY: Final = 20
 _RESIDUAL_SUMS: Final = 9
 # Names that say by themselves which class is the negative one and which the positive one.
 _SIGNS: Final = (("0", "1"), ("-1", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("negative", "positive"))
+# So that the squares of distances from it are finite.
+_FARTHEST: Final = 1e140
 _MOST_EDGES: Final = 1000
 _MOST_ROWS: Final = 1 << 53
 
@@ -142,7 +144,7 @@ def _class_problem(profile: ClassProfile) -> str | None:
 def _regression_problem(profile: RegressionProfile) -> str | None:
     if not _ascend(profile.prediction_edges) or not _ascend(profile.residual_edges):
         return "its edges do not ascend"
-    return None if math.isfinite(profile.centre) else "its centre is not finite"
+    return None if abs(profile.centre) <= _FARTHEST else f"its centre is beyond {_FARTHEST:g}"
 
 
 def _ascend(edges: tuple[float, ...]) -> bool:
