@@ -318,6 +318,8 @@ def test_one_stratum_reaches_the_cap() -> None:
     for _ in range(5):
         stream.tick(10_000, more=raised(0.45, 0.45, 0.55))
     assert stream.state.log_evidence[WARN] == pytest.approx(THRESHOLD + CAP)
+    # of which the joint bets have a part: it alone has more than the average over the strata
+    assert stream.state.strata.log_evidence[WARN].max() > THRESHOLD + CAP + math.log(5)
 
 
 def test_clumps_do_not_alarm() -> None:

@@ -35,8 +35,8 @@ class Size:
     rows: tuple[int, ...] = (10_000, 50_000)
     rates: tuple[float, ...] = (0.5, 0.1, 0.02)
     drifting: tuple[float, ...] = (0.5, 0.1)
-    streams: int = 12
-    ticks: int = 200
+    streams: int = 10
+    ticks: int = 150
     most: int = 100
 
 

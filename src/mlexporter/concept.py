@@ -45,6 +45,7 @@ BLOCK_ROWS: Final = 100
 _CONFIDENCE: Final = 0.9995
 # Outcomes that explain evidence count half each time that a stratum has so many.
 _FADING_ROWS: Final = 1000
+_LEAST: Final = 1e-250
 
 
 class ConceptState(msgspec.Struct, frozen=True):
@@ -170,12 +171,12 @@ class ConceptAlarm:
             return state
         log_cap = log_threshold + CAP
         strata = self._advance_strata(state.strata, counts, log_cap)
-        joint = detector.grown(state.joint, self._joint.scores(counts / float(state.dispersion.divisor[0])))
+        joint = self._advance_joint(state, counts, log_cap)
         total = (np.exp(strata.log_evidence).mean(axis=1) + joint.sum(axis=1) / self._alternatives) / 2
-        over = np.minimum(math.exp(log_cap) / np.maximum(total, 1e-250), 1.0)
+        over = _factor(total, log_cap)
         if over.min() < 1.0:
             strata, joint = _shrunk(strata, over), joint * over[:, None]
-        level = np.log(np.maximum(total * over, 1e-250))
+        level = np.log(np.maximum(total * over, _LEAST))
         firing = level >= np.where(state.firing, log_threshold - CLEAR, log_threshold)
         return ConceptState(
             seen=seen,
@@ -226,10 +227,23 @@ class ConceptAlarm:
             ),
         )
 
+    def _advance_joint(self, state: ConceptState, counts: Floats, log_cap: float) -> Floats:
+        """(E, K) statistics of the joint bets, which can reach the cap alone, and leave room to the strata."""
+        joint = detector.grown(state.joint, self._joint.scores(counts / float(state.dispersion.divisor[0])))
+        factor = _factor(joint.sum(axis=1) / self._alternatives, log_cap + math.log(2.0))
+        capped: Floats = joint * factor[:, None]
+        return capped
+
     def _dispersion(self, before: Dispersion, counts: Floats) -> Dispersion:
         """The dispersion of what strata have in common, with one block more."""
         ratio = dispersion_ratio(counts, before.previous.reshape(self._shape))
         return before.told(np.array([ratio or 0.0]), np.array([ratio is not None]), counts.ravel())
+
+
+def _factor(statistics: Floats, log_cap: float) -> Floats:
+    """What takes statistics down to their cap; 1 for those under it."""
+    factor: Floats = np.minimum(math.exp(log_cap) / np.maximum(statistics, _LEAST), 1.0)
+    return factor
 
 
 def _shrunk(strata: Evidence, factor: Floats) -> Evidence:

@@ -151,12 +151,13 @@ def advance(
     divisor = evidence.dispersion.divisor
     n = layout.totals(counts) / divisor
     scaled = counts / layout.spread(divisor)
-    moves = grown(evidence.moves, bets.moves * layout.spread(n)[:, None] + bets.moves_inside * scaled[:, None])
-    tilts = grown(evidence.tilts, np.matmul(bets.tilts, np.append(scaled, 0.0)[layout.matrix][:, :, None])[:, :, 0])
-    rates = grown(
-        evidence.rates,
-        bets.rates * n[:, None, None, None] + bets.rates_inside * (rate_counts / divisor[:, None])[:, None, :, None],
-    )
+    moves = bets.moves * layout.spread(n)[:, None] + bets.moves_inside * scaled[:, None]
+    tilts = np.matmul(bets.tilts, np.append(scaled, 0.0)[layout.matrix][:, :, None])[:, :, 0]
+    of_rates = (rate_counts / divisor[:, None])[:, None, :, None]
+    rates = bets.rates * n[:, None, None, None] + bets.rates_inside * of_rates
+    if max(scores.max(initial=0.0) for scores in (moves, tilts, rates)) > _MOST:
+        _level(layout, moves, tilts, rates)
+    moves, tilts, rates = grown(evidence.moves, moves), grown(evidence.tilts, tilts), grown(evidence.rates, rates)
     total = average(layout, bets, moves, tilts, rates)
     cap = math.exp(min(log_cap, _MOST))
     over = cap / np.maximum(total, cap)
@@ -173,6 +174,23 @@ def advance(
         log_evidence=np.log(np.maximum(total, _LEAST)),
         dispersion=evidence.dispersion.after(layout, counts),
     )
+
+
+def _level(layout: Layout, moves: Floats, tilts: Floats, rates: Floats) -> None:
+    """Take from the scores of a column and tier, in place, what the best bet has more than it may win.
+
+    If each bet were cut for itself, they would all be alike after a flood of samples, and it is the best one that is
+    the first to fall when the drift is over.
+    """
+    tiers = len(moves)
+    best = np.maximum.reduceat(moves.max(axis=2), layout.offsets[:-1], axis=1)
+    of_tilts = tilts.reshape(layout.ordered, tiers, len(TILTS) * len(SIZES))
+    best[:, : layout.ordered] = np.maximum(best[:, : layout.ordered], of_tilts.max(axis=2).T)
+    best = np.maximum(best, rates.max(axis=(2, 3)).T)
+    excess = np.maximum(best - _MOST, 0.0)
+    moves -= layout.spread(excess)[:, :, None]
+    of_tilts -= excess[:, : layout.ordered].T[:, :, None]
+    rates -= excess.T[:, :, None, None]
 
 
 def grown(statistics: Floats, scores: Floats) -> Floats:
