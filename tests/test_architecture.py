@@ -58,7 +58,8 @@ ALLOWED = {
     "profiling": "binning columns dataset decode edges outcome_profile outcomes samples scalars score_edges",
     "builder": "baseline binning columns config daily dataset edges outcome_profile profiling",
     "terminal": "",
-    "show": "baseline categories drift edges terminal",
+    "show": "baseline categories drift edges show_outcomes terminal",
+    "show_outcomes": "outcome_profile outcomes performance terminal",
     "show_alarm": "baseline binning config expectation history statistics terminal",
     # what labels tell of predictions
     "feedback": "concept config edges outcomes window",

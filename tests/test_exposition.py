@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,14 +24,18 @@ from prometheus_client.utils import floatToGoString
 
 from conftest import Clock, baseline, categorical, numeric
 from mlexporter import metrics
-from mlexporter.baseline import Baseline, NumericColumn
+from mlexporter.baseline import Baseline, NumericColumn, sealed
 from mlexporter.budget import series_of
 from mlexporter.config import ColumnConfig, Config, DiscoveryConfig, ModelConfig, Window
 from mlexporter.exposition import Exposition, numbers, prefix
 from mlexporter.labels import bin_labels
-from mlexporter.samples import Batch, Role
+from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
+from mlexporter.outcomes import OutcomeBinner
+from mlexporter.pending.records import Direct, Joined, Lost, Match, Pair, Waiting
+from mlexporter.samples import Batch, Role, Values
 from mlexporter.snapshot import Latency, Snapshot, VersionSnapshot
 from mlexporter.store import Store
+from slow_feedback import SlowFeedback
 
 NASTY = 'a "quoted" \\ back\\n slash\nand a line, ünï 漢字 \U0001f600 {le="+Inf"} # HELP \t\r\x7f\x85'
 WINDOWS = (Window(3600.0, "1h"), Window(86400.0, "24h"))
@@ -63,6 +68,22 @@ class SlowCollector:
         for version in self.snapshot.versions:
             self._add(families, version)
             self._add_alarm(families, version)
+            if version.monitor is not None and version.monitor.outcomes is not None:
+                SlowFeedback(families, version, version.monitor.outcomes).collect()
+            self._add_comparison(families, version)
+        for model, count in self.snapshot.labels_waiting.items():
+            for name, labels, value in (
+                ("labels_waiting", [model], count),
+                (
+                    "labels_unmatched_total",
+                    [model, "horizon"],
+                    self.snapshot.labels_unmatched.get((model, "horizon"), 0),
+                ),
+                ("labels_unmatched_total", [model, "limit"], self.snapshot.labels_unmatched.get((model, "limit"), 0)),
+            ):
+                family = families["mlexporter_" + name]
+                assert isinstance(family, CounterMetricFamily | GaugeMetricFamily)
+                family.add_metric(labels, value)
         if self.snapshot.log_threshold is not None:
             threshold = families["mlexporter_drift_log_threshold"]
             assert isinstance(threshold, GaugeMetricFamily)
@@ -87,6 +108,8 @@ class SlowCollector:
 
         add("samples_total", version.samples)
         add("inference_errors_total", version.errors)
+        for reason, count in sorted(version.error_reasons.items()):
+            add("inference_error_reasons_total", count, reason)
         add("values_unknown_column_total", version.unknown)
         if version.last_sample is not None:
             add("last_sample_timestamp_seconds", version.last_sample)
@@ -157,6 +180,29 @@ class SlowCollector:
                 add("tolerance", [*own, label], alarm.tolerance[tier, i])
                 if alarm.evidence.log_evidence[tier, i] > -math.inf:
                     add("drift_log_evidence", [*own, label], alarm.evidence.log_evidence[tier, i])
+
+    @staticmethod
+    def _add_comparison(families: dict[str, Metric], version: VersionSnapshot) -> None:
+        comparison = version.comparison
+        if comparison is None:
+            return
+
+        def add(name: str, value: float, *labels: str) -> None:
+            family = families["mlexporter_version_" + name]
+            assert isinstance(family, CounterMetricFamily | GaugeMetricFamily)
+            family.add_metric([version.model, version.version, comparison.previous, *labels], value)
+
+        add("previous_info", 1)
+        for agree, count in zip(("false", "true"), version.feedback.totals.agreement, strict=True):
+            add("agreement_total", count, agree)
+        for right, count in zip(("this", "previous", "both", "neither"), version.feedback.totals.right, strict=True):
+            add("right_total", count, right)
+        for window, before, after in comparison.windows:
+            assert comparison.monitor is not None
+            psi = comparison.monitor.statistician.psi_between(before, after)
+            for column, value in zip(comparison.monitor.binner.columns, psi, strict=True):
+                if not math.isnan(value):
+                    add("psi", value, column.role.value, column.name, window)
 
     @staticmethod
     def _merge(column: object, fine: list[int]) -> list[int]:
@@ -241,6 +287,84 @@ def scrape(rows: int = 2000, model: str = "churn") -> Snapshot:
     store.observe([msgspec.structs.replace(live(rows // 8, 1), model=model), Batch(1, {}, model=model, version="8")])
     store.observe([Batch(2, {"x": [1, 2]}, model=NASTY, version=NASTY)])
     return store.snapshot()
+
+
+EDGES = (math.nextafter(0, -1), *(i / 20 for i in range(1, 20)), 1.0)
+REASONS = {"timeout": 2, "oom": 1}
+
+
+def profiled(profile: OutcomeProfile, predictions: list[object], labels: list[object]) -> OutcomeProfile:
+    """A profile with the counts of training data."""
+    counts = OutcomeBinner(profile).count(predictions, labels)
+    bins, sums = tuple(counts.bins.tolist()), tuple(counts.sums.tolist())
+    return msgspec.structs.replace(profile, rows=counts.rows, bins=bins, sums=sums)
+
+
+def outcomes_of(task: str, rows: int, seed: int) -> tuple[list[object], list[object]]:
+    """Predictions in sixteenths, which add without rounding, and their labels."""
+    random = np.random.default_rng(seed)
+    if task == "regression":
+        return (random.integers(0, 160, rows) / 16).tolist(), (random.integers(0, 160, rows) / 16).tolist()
+    scores = random.integers(0, 17, rows) / 16
+    if task == "binary":
+        return scores.tolist(), (random.random(rows) < scores).astype(int).tolist()
+    said: list[object] = [{"cat": score, "dog": 1 - score} for score in scores.tolist()]
+    return said, random.choice(["cat", "dog", "bird"], rows).tolist()
+
+
+def scrape_with_labels() -> Snapshot:
+    """Models of each task with labels at once and later, corrections, a version that is held against another."""
+    profiles: dict[str, OutcomeProfile] = {
+        "binary": ClassProfile(task="binary", classes=("0", "1"), score_edges=(EDGES,)),
+        "multiclass": ClassProfile(
+            task="multiclass", classes=("cat", "dog"), score_edges=(EDGES, EDGES), confidence_edges=EDGES
+        ),
+        "regression": RegressionProfile(prediction_edges=(2.0, 8.0), residual_edges=(-1.0, 1.0), centre=5.0),
+    }
+    profile = baseline(numeric("x", (0.0, 1.0, 2.0), [0.5, 1.5] * 400))
+    baselines = {
+        (task, "1"): sealed(msgspec.structs.replace(profile, outcomes=profiled(each, *outcomes_of(task, 4000, 1))))
+        for task, each in profiles.items()
+    }
+    models = tuple(ModelConfig(name=task, version="1", task=task) for task in profiles)  # type: ignore[arg-type]
+    clock = Clock()
+    store = Store(Config(models=models, windows=WINDOWS), baselines, clock)
+    store.tick()
+    for task in profiles:
+        for version in ("1", "2"):
+            said, known = outcomes_of(task, 2000, int(version))
+            rows: dict[str, Values] = {"x": [0.5, 1.5] * 1000}
+            store.observe([Batch(2000, rows, task, version, said, error_reasons=REASONS, errors=4)])
+            _join(store, clock, task, version, said, known)
+    sink = store.feedback
+    sink.waiting(Waiting({("binary", "1"): 7}, {"binary": 3}))
+    sink.lost(Lost({("binary", "1", "horizon"): 2, ("binary", "2", "limit"): 1}, {("binary", "limit"): 5}))
+    clock.now += 15
+    store.tick()
+    return store.snapshot()
+
+
+def _join(store: Store, clock: Clock, model: str, version: str, said: list[object], known: list[object]) -> None:
+    """Most labels come with their predictions, ten later, and one is corrected."""
+    late = [
+        Match(model, version, orjson.dumps(a), orjson.dumps(b), 90.0, clock.now)
+        for a, b in zip(said[:10], known[:10], strict=True)
+    ]
+    again = msgspec.structs.replace(late[0], label=late[1].label, replaced=(late[0].label, clock.now))
+    pairs = [Pair(model, ("2", "1"), (b"0.75", b"0.25"), label) for label in (None, b"1")]
+    joined = Joined({(model, version): 12}, [*late, again], pairs, {(model, version): 1})
+    direct = Direct(model, version, said[10:], known[10:], clock.now)
+    store.feedback.install(store.feedback.tally(joined, [direct]))
+
+
+def test_byte_for_byte_with_labels() -> None:
+    snapshot = scrape_with_labels()
+    for ours, theirs in both(snapshot):
+        assert ours.decode().splitlines() == theirs.decode().splitlines()
+        assert ours == theirs
+    shown = set(re.findall(r"^# TYPE (\S+)", Exposition().page(snapshot).decode(), re.MULTILINE))
+    # of all that can be shown, here are: no column is categorical or has a season, all that labels tell is there
+    assert {metric.name for metric in metrics.FEEDBACK_METRICS} <= shown
 
 
 @pytest.mark.parametrize("rows", [0, 100, 2000, 20_000])
@@ -337,7 +461,7 @@ def test_both_parsers_read_the_same_values_back() -> None:
     openmetrics = Exposition().page(snapshot, openmetrics=True).decode() + "# EOF\n"
     assert values_of(parse_text(text)) == expected
     assert values_of(parse_openmetrics(openmetrics)) == expected  # type: ignore[no-untyped-call]
-    types = {metric.name: metric.type for metric in metrics.MODEL_METRICS}
+    types = {metric.name: metric.type for metric in metrics.MODEL_METRICS if metric.name in text}
     for family in parse_text(text):
         name = family.name + ("_total" if family.type == "counter" else "")
         assert types.pop(name) == family.type
@@ -411,7 +535,8 @@ def test_budget_is_the_number_of_series_of_a_full_page() -> None:
         categorical("plan", {"a": 3000, "b": 2000}),
     )
     store = Store(Config(models=(ModelConfig(name="m"),), windows=WINDOWS), {("m", "unversioned"): profile}, Clock())
-    store.observe([Batch(5000, {"amount": amounts.tolist(), "plan": ["a", "b"] * 2500})])
+    reasons = {f"reason-{i}": 1 for i in range(12)}  # of which ten are told apart
+    store.observe([Batch(5000, {"amount": amounts.tolist(), "plan": ["a", "b"] * 2500}, error_reasons=reasons)])
     store.tick()
     snapshot = store.snapshot()
     # the thresholds of both tiers are the exporter's, not the version's
@@ -420,6 +545,11 @@ def test_budget_is_the_number_of_series_of_a_full_page() -> None:
 
 def test_budget_is_an_upper_bound_whatever_the_columns_are() -> None:
     snapshot = scrape(20_000)
+    assert 0.8 * snapshot.series < series(Exposition().page(snapshot)) < snapshot.series
+
+
+def test_budget_is_an_upper_bound_of_what_labels_show() -> None:
+    snapshot = scrape_with_labels()
     assert 0.8 * snapshot.series < series(Exposition().page(snapshot)) < snapshot.series
 
 

@@ -15,9 +15,12 @@ NOW = 1_700_000_000.0
 HOUR = 3600.0
 OLD = baseline(numeric("x", (0.0, 1.0, 2.0), [0.5, 1.5]), categorical("plan", {"a": 1}))
 NEW = baseline(numeric("x", (0.0, 1.0), [0.5]))
-# 23 of any version; x: 2 x 5 bins, 5 of the histogram, invalid, 5 of the alarm, 9 gauges a window;
+# 34 of any version; x: 2 x 5 bins, 5 of the histogram, invalid, 5 of the alarm, 9 gauges a window;
 # plan: 2 x 4 bins, invalid, 5 of the alarm, 7 gauges
-OLD_SERIES = 23 + (10 + 5 + 2 + 1 + 5 + 2 * 9) + (8 + 1 + 5 + 2 * 7)
+OLD_SERIES = 34 + (10 + 5 + 2 + 1 + 5 + 2 * 9) + (8 + 1 + 5 + 2 * 7)
+
+# against the version before: info, agreement (2), right (4), and both columns in both windows
+COMPARED = 7 + 2 * 2
 
 
 def registry(
@@ -72,7 +75,7 @@ def test_configured_versions_are_there_from_the_start() -> None:
     counts = get(known, "m", "2").counts
     assert counts is not None
     assert counts.bins.tolist() == [0] * 9
-    assert known.series == OLD_SERIES + 23 + 23
+    assert known.series == OLD_SERIES + 34 + 34
 
 
 @pytest.mark.parametrize(
@@ -165,11 +168,11 @@ def test_max_versions_and_retirement_of_silent_ones() -> None:
     assert resolve(known, "m", "4", NOW + HOUR) is Reason.VERSION_LIMIT
     assert resolve(known, "m", "2", NOW + 2) == ("m", "2")
     assert resolve(known, "m", "4", NOW + HOUR + 1) is Reason.VERSION_LIMIT
-    assert known.series == 3 * OLD_SERIES
+    assert known.series == 3 * OLD_SERIES + 2 * COMPARED
     # the one that is silent for longer than the longest window goes; the configured one stays, though it never spoke
     assert resolve(known, "m", "4", NOW + HOUR + 1.5) == ("m", "4")
     assert listed(known) == ["m 1", "m 2", "m 4"]
-    assert known.series == 3 * OLD_SERIES
+    assert known.series == 3 * OLD_SERIES + 2 * COMPARED
 
 
 def test_a_configured_version_is_never_retired() -> None:
@@ -199,23 +202,23 @@ def test_a_version_that_others_wait_for_is_not_retired() -> None:
 
 
 def test_max_series_stops_discovery_at_the_last_that_fits() -> None:
-    known = registry(discovery=True, max_series=69)
+    known = registry(discovery=True, max_series=102)
     assert [resolve(known, model) for model in "abcd"] == [
         ("a", UNVERSIONED),
         ("b", UNVERSIONED),
         ("c", UNVERSIONED),
         Reason.SERIES_LIMIT,
     ]
-    assert known.series == 69
-    assert registry(discovery=True, max_series=68).room_for(68) is None
-    assert registry(discovery=True, max_series=68).room_for(69) is not None
+    assert known.series == 102
+    assert registry(discovery=True, max_series=101).room_for(101) is None
+    assert registry(discovery=True, max_series=101).room_for(102) is not None
 
 
 @pytest.mark.parametrize("room", [0, -1])
 def test_max_series_stops_rollouts_at_the_last_that_fits(room: int) -> None:
-    known = registry(("m", "1"), profiles=[OLD], max_series=2 * OLD_SERIES + room)
+    known = registry(("m", "1"), profiles=[OLD], max_series=2 * OLD_SERIES + COMPARED + room)
     assert resolve(known, "m", "2") == (("m", "2") if room == 0 else Reason.SERIES_LIMIT)
-    assert known.series == (2 if room == 0 else 1) * OLD_SERIES
+    assert known.series == (2 * OLD_SERIES + COMPARED if room == 0 else OLD_SERIES)
 
 
 def test_a_refused_batch_leaves_no_trace() -> None:

@@ -22,6 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from conftest import Clock, baseline, categorical, numeric
+from joining import joiner_of
 from mlexporter import __version__, decode, server, slow_clients
 from mlexporter import baseline as baseline_files
 from mlexporter.baseline import Baseline
@@ -69,9 +70,9 @@ class Exporter:
         self.clock = Clock()
         self.store = Store(config, baselines or {}, self.clock)
         self.telemetry = Telemetry(self.clock)
-        self.application = Application(
-            self.store, self.telemetry, config, BodyReader(config.limits.max_body_bytes, most=most), self.clock
-        )
+        self.joiner = joiner_of(self.store, self.clock)
+        reader = BodyReader(config.limits.max_body_bytes, most=most)
+        self.application = Application(self.store, self.joiner, self.telemetry, config, reader, self.clock)
 
     def call(
         self,

@@ -340,11 +340,11 @@ def test_a_version_that_others_learn_from_is_not_retired() -> None:
 
 
 def test_max_series_refuses_models_versions_and_baselines() -> None:
-    store = discovering(Clock(), max_series=60)
-    # 23 series a version before it has a baseline
+    store = discovering(Clock(), max_series=80)
+    # 34 series a version before it has a baseline
     outcome = store.observe([numbers(1, model=name) for name in "abc"])
     assert (outcome.accepted, outcome.rejections[0].reason) == (2, Reason.SERIES_LIMIT)
-    assert store.snapshot().series == 46
+    assert store.snapshot().series == 68
     outcome = store.observe([numbers(1, model="a", version="2")])
     assert outcome.rejections[0].reason is Reason.SERIES_LIMIT
     # learned, but with no room for its columns
@@ -353,7 +353,7 @@ def test_max_series_refuses_models_versions_and_baselines() -> None:
     assert [(one.reason, one.count) for one in outcome.rejections] == [(Reason.SERIES_LIMIT, 5)]
     version = find(store, "unversioned", "a")
     assert (version.samples, version.monitor, version.learned_rows) == (LEARN + 1, None, None)
-    assert store.snapshot().series == 46
+    assert store.snapshot().series == 68
     # the other one goes on
     assert store.observe([numbers(5, model="b")]).accepted == 5
 

@@ -1,6 +1,6 @@
 """How many series the metrics of a model version take, before they exist: limits.max_series is held to this."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mlexporter.baseline import Column, NumericColumn
@@ -8,10 +8,12 @@ from mlexporter.metrics import FIGURES
 from mlexporter.outcome_profile import EXPORTED_OF_MANY, OutcomeProfile, RegressionProfile
 
 # samples, last sample, info, baseline rows, unknown columns, errors and up to 11 reasons of them, the 17 of the latency
-# histogram; the version before: info, agreement and right
-PER_VERSION: Final = 41
-# labels and predictions, by what became of them, the histogram of delays, concept drift
-_PER_FEEDBACK: Final = 29
+# histogram
+PER_VERSION: Final = 34
+# info, agreement and right
+_PER_COMPARISON: Final = 7
+# labels and predictions, by what became of them, the 14 of the histogram of delays, concept drift
+_PER_FEEDBACK: Final = 30
 # of a window, and of a baseline: figures with a sampling error, and the number of outcomes
 _ERRORS: Final = 9
 _NUMERIC_GAUGES: Final = 9
@@ -33,6 +35,11 @@ def series_of(columns: Iterable[Column], windows: int) -> int:
         else:
             total += 2 * len(column.counts) + 1 + _CATEGORICAL_GAUGES * windows
     return total
+
+
+def comparison_series(columns: Sequence[Column], windows: int) -> int:
+    """An upper bound for the series that hold a version against the one before it."""
+    return _PER_COMPARISON + len(columns) * windows
 
 
 def outcome_series(profile: OutcomeProfile | None, windows: int) -> int:

@@ -3,6 +3,7 @@
 Nothing here locks: the store calls it under its lock.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -13,7 +14,7 @@ import numpy as np
 from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
-from mlexporter.budget import PER_VERSION, outcome_series, series_of
+from mlexporter.budget import PER_VERSION, comparison_series, outcome_series, series_of
 from mlexporter.config import UNVERSIONED, ColumnConfig, Config, ModelConfig
 from mlexporter.config import Window as WindowConfig
 from mlexporter.derived_profile import profile_of
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def key_of(model: str, version: str) -> str:
     """By which what is kept of a version is found again."""
-    return msgspec.json.encode((model, version)).decode()
+    return json.dumps((model, version))
 
 
 MAX_ERROR_REASONS: Final = 10
@@ -274,8 +275,7 @@ class Registry:
         """How many series a version takes at most, which may be the first one of its model."""
         windows = len(self._config.windows)
         outcomes = monitor.outcomes.profile if monitor.outcomes is not None else None
-        # held against a version before it, each column has one series more a window
-        compared = 0 if first else len(monitor.baseline.columns) * windows
+        compared = 0 if first else comparison_series(monitor.baseline.columns, windows)
         return series_of(monitor.baseline.columns, windows) + outcome_series(outcomes, windows) + compared
 
     def _add(self, model: str, version: str, config: ModelConfig | None, *, configured: bool) -> Version:

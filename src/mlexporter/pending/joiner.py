@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -58,13 +58,16 @@ class Tally(Protocol):
         """What is to be kept of it."""
 
 
-class Sink(Protocol):
+T = TypeVar("T", bound=Tally)
+
+
+class Sink(Protocol[T]):
     """Who counts matches. Called from the joiner's thread."""
 
-    def tally(self, joined: Joined, direct: Sequence[Direct]) -> Tally:
+    def tally(self, joined: Joined, direct: Sequence[Direct]) -> T:
         """What the installed counts become with these matches. Changes nothing: the write may fail after it."""
 
-    def install(self, tally: Tally) -> None:
+    def install(self, tally: T) -> None:
         """Take the last tally over: it is kept now."""
 
     def lost(self, lost: Lost) -> None:
@@ -122,7 +125,7 @@ class _Work(msgspec.Struct):
     rows: int = 0
 
 
-class Joiner:
+class Joiner(Generic[T]):
     """Writes what requests bring, in a thread that runs `run`.
 
     Args:
@@ -132,7 +135,7 @@ class Joiner:
 
     """
 
-    def __init__(self, store: PendingStore, sink: Sink, clock: Callable[[], float]) -> None:
+    def __init__(self, store: PendingStore, sink: Sink[T], clock: Callable[[], float]) -> None:
         self._store = store
         self._sink = sink
         self._clock = clock
@@ -332,7 +335,7 @@ class Joiner:
                 return
 
     def _write(self, work: _Work) -> None:
-        tallies: list[Tally] = []
+        tallies: list[T] = []
 
         def totals(joined: Joined) -> Totals:
             tallies.append(self._sink.tally(joined, work.direct))

@@ -1,0 +1,442 @@
+"""The thread that joins: with stores that fail, hang and are killed."""
+
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+
+import pending_child
+from mlexporter.pending import joiner as module
+from mlexporter.pending.joiner import Joiner, Overloaded
+from mlexporter.pending.records import Joined, Label, Lost, PendingStore, Prediction, StoreError, Totals, Waiting
+from mlexporter.pending.sqlite import SqliteStore
+from mlexporter.samples import Batch
+
+ENOUGH = 30.0  # seconds after which a test that waits gives up
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """Rows that were counted."""
+
+    tracked: int = 0
+    matched: int = 0
+    repeated: int = 0
+
+    @property
+    def totals(self) -> Totals:
+        return {"sum": msgspec.json.encode(self)}
+
+
+class Sink:
+    """Counts; every state that it was in is kept."""
+
+    def __init__(self) -> None:
+        self.sum = Sum()
+        self.tallies = 0
+        self.given_up: list[Lost] = []
+        self.shown = Waiting()
+        self.broken = False
+
+    def tally(self, joined: Joined) -> Sum:
+        self.tallies += 1
+        if self.broken:
+            raise ZeroDivisionError("secret value")
+        return Sum(
+            self.sum.tracked + sum(joined.tracked.values()),
+            self.sum.matched + len(joined.matches),
+            self.sum.repeated + sum(joined.repeated.values()),
+        )
+
+    def install(self, tally: Sum) -> None:
+        self.sum = tally
+
+    def lost(self, lost: Lost) -> None:
+        self.given_up.append(lost)
+
+    def waiting(self, waiting: Waiting) -> None:
+        self.shown = waiting
+
+
+class Store:
+    """A store in memory that fails as often as it is told to, and works only while `open` is set."""
+
+    def __init__(self) -> None:
+        self.real = SqliteStore(None, lambda model: 86400.0)
+        self.failures = 0
+        self.at_commit = False
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.applied: list[tuple[list[Prediction], list[Label]]] = []
+
+    def apply(
+        self, predictions: Sequence[Prediction], labels: Sequence[Label], totals: Callable[[Joined], Totals]
+    ) -> Joined:
+        self.entered.set()
+        assert self.open.wait(ENOUGH)
+        if not self.failures:
+            self.applied.append((list(predictions), list(labels)))
+            return self.real.apply(predictions, labels, totals)
+        self.failures -= 1
+
+        def failing(joined: Joined) -> Totals:
+            totals(joined)
+            raise StoreError("no commit")
+
+        if self.at_commit:
+            return self.real.apply(predictions, labels, failing)
+        raise StoreError("down")
+
+    def forget(self, now: float) -> Lost:
+        if self.failures:
+            raise StoreError("down")
+        return self.real.forget(now)
+
+    def waiting(self) -> Waiting:
+        return self.real.waiting()
+
+    def totals(self) -> Totals:
+        return self.real.totals()
+
+    def close(self) -> None:
+        self.real.close()
+
+
+@contextmanager
+def running(store: PendingStore, sink: Sink, clock: Callable[[], float] = lambda: 100.0) -> Iterator[Joiner[Sum]]:
+    joiner = Joiner(store, sink, clock)
+    thread = threading.Thread(target=joiner.run)
+    thread.start()
+    try:
+        yield joiner
+    finally:
+        joiner.stop()
+        thread.join(ENOUGH)
+        assert not thread.is_alive()
+
+
+def batch(names: Sequence[str | None], prediction: Sequence[object] | None = None, **columns: Any) -> Batch:
+    values = [0.5] * len(names) if prediction is None else prediction
+    return Batch(len(names), {"x": [1] * len(names)}, ids=names, prediction=values, **columns)
+
+
+def told(*names: str, value: bytes = b"1", time: float = 10) -> list[Label]:
+    return [Label("m", None, name, time, value) for name in names]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + ENOUGH
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(module, "LAST_RETRY_SECONDS", 0.01)
+
+
+def test_predictions_and_labels_meet() -> None:
+    store, sink = Store(), Sink()
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch(["a", "b", None]), 5.0)
+        joiner.submit(told("a", "c"))
+        joiner.submit([Label("m", "1", "b", 11.0, b"0")], [Prediction("m", "2", "b", 5.0, b"1")])
+        joiner.submit(told("a"))
+    assert sink.sum == Sum(tracked=3, matched=2, repeated=1)
+    assert store.totals() == sink.sum.totals
+    health = joiner.health()
+    assert (health.up, health.errors, health.queued_rows, health.dropped) == (True, 0, 0, 0)
+    assert health.writes == len(store.applied)
+    assert health.write_seconds > 0
+
+
+def test_what_a_batch_offers() -> None:
+    store, sink = Store(), Sink()
+    names = ["number", "class", "flag", "object", "none", "nan", "list", "huge", "x" * 256, "x" * 257, None, "bad"]
+    values = [1, "a", True, "top", None, float("nan"), [1], 2**70, 0.5, 0.5, 0.5, {1: 2}]
+    objects = [None, None, None, {"top": 0.75}, *[None] * 8]
+    labels = [0, "a", False, None, 1, 1, 1, 1, float("inf"), 1, 1, 1]
+    with running(store, sink) as joiner:
+        joiner.offer("m", "7", batch(names, values, probabilities=objects, label=labels), 5.0)
+        joiner.offer("m", "7", Batch(1, {"x": [1]}, prediction=[1]), 5.0)
+        joiner.offer("m", "7", Batch(1, {"x": [1]}, ids=["a"]), 5.0)
+    ((predictions, told),) = store.applied
+    assert predictions == [
+        Prediction("m", "7", "number", 5.0, b"1"),
+        Prediction("m", "7", "class", 5.0, b'"a"'),
+        Prediction("m", "7", "flag", 5.0, b"true"),
+        Prediction("m", "7", "object", 5.0, b'{"top":0.75}'),
+        Prediction("m", "7", "x" * 256, 5.0, b"0.5"),
+    ]
+    assert told == [
+        Label("m", "7", "number", 5.0, b"0"),
+        Label("m", "7", "class", 5.0, b'"a"'),
+        Label("m", "7", "flag", 5.0, b"false"),
+    ]
+    assert joiner.health().dropped == 3  # huge, 257 characters, and the object that is no JSON
+
+
+def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(module, "CHUNK_LABELS", 30)
+    store, sink = Store(), Sink()
+    names = [f"{i}" for i in range(1050)]
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch(names[:950]), 5.0)
+        joiner.offer("m", "1", batch(names[950:1000]), 5.0)
+        joiner.submit(told(*names), [Prediction("m", "1", name, 5.0, b"1") for name in names[1000:]], timeout=ENOUGH)
+    assert sink.sum == Sum(tracked=1050, matched=1050)
+    assert max(len(predictions) for predictions, _ in store.applied) <= 130
+    assert max(len(labels) for _, labels in store.applied) == 30
+
+
+@pytest.mark.parametrize("at_commit", [False, True])
+def test_a_store_that_fails_and_recovers_counts_once(at_commit: bool, caplog: pytest.LogCaptureFixture) -> None:
+    store, sink = Store(), Sink()
+    store.failures, store.at_commit = 7, at_commit
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch(["a", "b"]), 5.0)
+        joiner.submit(told("a"), timeout=ENOUGH)
+        assert joiner.health().up
+        store.failures = 5
+        joiner.submit(told("b", "a"), timeout=ENOUGH)
+        until(lambda: joiner.health().queued_rows == 0)
+    assert sink.sum == Sum(tracked=2, matched=2, repeated=1)
+    assert store.totals() == sink.sum.totals
+    assert joiner.health().errors >= 12
+    assert joiner.health().dropped == 0
+    assert (sink.tallies > joiner.health().writes) == at_commit
+    # an outage is told once, not with every try
+    assert len(caplog.records) <= 3
+
+
+def test_offers_never_wait_for_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUEUE_ROWS", 50)
+    store, sink = Store(), Sink()
+    store.open.clear()
+    with running(store, sink) as joiner:
+        try:
+            for i in range(20):
+                joiner.offer("m", "1", batch([f"{i}-{j}" for j in range(10)]), 5.0)
+            assert joiner.health().queued_rows == 50
+            assert joiner.health().dropped == 150
+        finally:
+            store.open.set()
+        until(lambda: joiner.health().queued_rows == 0)
+    assert sink.sum.tracked == 50
+
+
+def test_the_queue_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUEUE_BYTES", 1000)
+    joiner = Joiner(Store(), Sink(), time.time)
+    for _ in range(3):
+        joiner.offer("m", "1", batch(["a", "b"], weight=400), 5.0)
+    assert (joiner.health().queued_rows, joiner.health().dropped) == (4, 2)
+
+
+def test_a_storm_of_labels_is_refused_at_once() -> None:
+    store, sink = Store(), Sink()
+    store.open.clear()
+    answers: Counter[str] = Counter()
+
+    def send(name: str) -> None:
+        joiner.submit(told(name), timeout=ENOUGH)
+        answers["kept"] += 1
+
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch([f"{i}" for i in range(4)]), 5.0)
+        senders = [threading.Thread(target=send, args=(f"{i}",)) for i in range(4)]
+        try:
+            for sender in senders:
+                sender.start()
+            until(lambda: joiner._submitting == 4)
+            for _ in range(100):
+                with pytest.raises(Overloaded):
+                    joiner.submit(told("more"), timeout=ENOUGH)
+        finally:
+            store.open.set()
+            for sender in senders:
+                sender.join(ENOUGH)
+        assert answers == {"kept": 4}
+        joiner.submit(told("0"))
+    assert sink.sum == Sum(tracked=4, matched=4, repeated=1)
+
+
+def test_labels_are_bounded_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LABEL_ROWS", 10)
+    store = Store()
+    store.open.clear()
+    with running(store, Sink()) as joiner:
+        senders = [threading.Thread(target=joiner.submit, args=(told(*"abcdefgh"), (), ENOUGH)) for _ in range(2)]
+        try:
+            senders[0].start()
+            assert store.entered.wait(ENOUGH)  # the first ones are being written
+            senders[1].start()
+            until(lambda: joiner._submitting == 2)
+            with pytest.raises(Overloaded):
+                joiner.submit(told("i", "j", "k"), timeout=ENOUGH)
+        finally:
+            store.open.set()
+            for sender in senders:
+                sender.join(ENOUGH)
+
+
+def test_labels_that_took_too_long_may_come_again() -> None:
+    store, sink = Store(), Sink()
+    store.open.clear()
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch(["a", "b"]), 5.0)
+        assert store.entered.wait(ENOUGH)
+        for _ in range(6):
+            with pytest.raises(StoreError, match="within"):
+                joiner.submit(told("a", "b"), timeout=0.01)
+        assert not joiner._requests  # nobody waits for them any more
+        store.open.set()
+        joiner.submit(told("a", "b"))
+    assert sink.sum.matched == 2
+
+
+def test_a_store_that_is_down_is_told_at_once() -> None:
+    store, sink = Store(), Sink()
+    store.failures = sys.maxsize
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch(["a"]), 5.0)
+        until(lambda: not joiner.health().up)
+        time.sleep(0.02)
+        with pytest.raises(StoreError, match="down"):
+            joiner.submit(told("a"), timeout=0.01)
+        store.failures = 0
+        until(lambda: joiner.health().up)
+        joiner.submit(told("a"))
+    assert sink.sum == Sum(tracked=1, matched=1)
+
+
+def test_a_bug_costs_one_chunk(caplog: pytest.LogCaptureFixture) -> None:
+    store, sink = Store(), Sink()
+    sink.broken = True
+    with running(store, sink) as joiner:
+        joiner.offer("m", "1", batch(["a", "b"]), 5.0)
+        until(lambda: joiner.health().dropped == 2)
+        with pytest.raises(StoreError, match="joined"):
+            joiner.submit(told("a"))
+        sink.broken = False
+        joiner.offer("m", "1", batch(["c"]), 5.0)
+        joiner.submit(told("c"))
+    assert sink.sum == Sum(tracked=1, matched=1)
+    assert joiner.health().errors == 0
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 2
+    assert not any("secret" in record.getMessage() for record in errors)
+
+
+def test_stop_writes_what_is_queued() -> None:
+    store, sink = Store(), Sink()
+    store.open.clear()
+    with running(store, sink) as joiner:
+        for i in range(100):
+            joiner.offer("m", "1", batch([f"{i}"]), 5.0)
+        threading.Timer(0.05, store.open.set).start()
+    assert sink.sum.tracked == 100
+    joiner.offer("m", "1", batch(["late"]), 5.0)
+    assert (joiner.health().queued_rows, joiner.health().dropped) == (0, 1)
+    with pytest.raises(StoreError, match="stopping"):
+        joiner.submit(told("a"))
+
+
+def test_stop_does_not_wait_for_a_store_that_is_down() -> None:
+    store, sink = Store(), Sink()
+    store.failures = sys.maxsize
+    joiner = Joiner(store, sink, time.time)
+    thread = threading.Thread(target=joiner.run)
+    thread.start()
+    joiner.offer("m", "1", batch(["a"]), 5.0)
+    until(lambda: not joiner.health().up)
+    joiner.offer("m", "1", batch(["b", "c"]), 5.0)
+    joiner.stop(0.1)
+    thread.join(ENOUGH)
+    assert not thread.is_alive()
+    assert (joiner.health().queued_rows, joiner.health().dropped) == (0, 3)
+
+
+def test_what_is_given_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGET_SECONDS", 0.0)
+    now = [0.0]
+    store, sink = Store(), Sink()
+    with running(store, sink, lambda: now[0]) as joiner:
+        joiner.offer("m", "1", batch(["a", "b"]), 0.0)
+        until(lambda: sink.shown == Waiting({("m", "1"): 2}))
+        now[0] = 86401.0
+        until(lambda: Lost({("m", "1", "horizon"): 2}) in sink.given_up)
+        until(lambda: sink.shown == Waiting())
+
+
+def test_the_limit_holds_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGET_CHANGES", 100)
+    store, sink = Store(), Sink()
+    store.real = SqliteStore(None, lambda model: 86400.0, max_rows=50)
+    with running(store, sink) as joiner:
+        for i in range(20):
+            joiner.submit([], [Prediction("m", "1", f"{i}-{j}", 5.0, b"1") for j in range(50)])
+            assert sum(store.waiting().predictions.values()) <= 200
+
+
+# -- killed -----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment_every_label_counts_once(tmp_path: Path) -> None:
+    generator = random.Random(11)
+    path = tmp_path / "pending.db"
+    numbers = list(range(20_000))
+    predicted, labelled = [*numbers[:15_000], *numbers[:1000]], [*numbers[5000:], *numbers[8000:9000]]
+    generator.shuffle(predicted)
+    generator.shuffle(labelled)
+    lines = [orjson.dumps([predicted[i::80], labelled[i::80]]) + b"\n" for i in range(80)]
+    kills, lives = 0, 0
+    while lines:
+        lives += 1
+        child = subprocess.Popen(
+            [sys.executable, pending_child.__file__, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        killer = threading.Timer(generator.uniform(0, 0.1), child.kill)
+        try:
+            while lines:
+                child.stdin.write(lines[0])
+                child.stdin.flush()
+                if child.stdout.readline() != b"kept\n":
+                    break
+                if lives <= 8 and not killer.ident:
+                    killer.start()
+                lines.pop(0)
+                if generator.random() < 0.2 and lines:
+                    lines.insert(generator.randrange(len(lines)), lines[0])  # a client that sends twice
+            child.stdin.close()
+        except BrokenPipeError:
+            pass
+        finally:
+            killer.cancel()
+            kills += child.wait(ENOUGH) == -9
+            child.stdout.close()
+    assert kills >= 5
+    both = set(predicted) & set(labelled)
+    store = SqliteStore(path, lambda model: 86400.0)
+    expected = len(both), sum(both), sum(number**2 for number in both)
+    assert store.totals() == pending_child.Counted(expected).totals
+    waiting = store.waiting()
+    assert waiting == Waiting({("m", "1"): 5000}, {"m": 5000})
+    store.close()
