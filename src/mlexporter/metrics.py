@@ -203,6 +203,12 @@ SCORE_BIN = Metric(
     "Labelled predictions per bin of the score of a class, by whether that was the actual class.",
     (*_VERSION, "class", "bin", "actual"),
 )
+SCORE_CUMULATIVE = Metric(
+    "mlexporter_score_cumulative_total",
+    "counter",
+    "Labelled predictions of another actual class, with a score of this class up to the end of the bin.",
+    (*_VERSION, "class", "bin"),
+)
 SCORE_SUM = Metric(
     "mlexporter_score_sum_total", "counter", "Sum of the scores of a class in a bin.", (*_VERSION, "class", "bin")
 )
@@ -461,8 +467,8 @@ PERFORMANCE_GAP: Final = {
     if figure.estimated
 }
 _COUNTS: Final = (
-    OUTCOMES, SCORE_BIN, SCORE_SUM, LOG_LOSS_SUM, SQUARED_ERROR_SUM, RESIDUALS, ABSOLUTE_ERROR_SUM, QUARTIC_ERROR_SUM,
-    PERCENTAGE_ERROR_SUM, PERCENTAGE_ERRORS, LABEL_DEVIATION_SUM, LABEL_SQUARED_DEVIATION_SUM,
+    OUTCOMES, SCORE_BIN, SCORE_CUMULATIVE, SCORE_SUM, LOG_LOSS_SUM, SQUARED_ERROR_SUM, RESIDUALS, ABSOLUTE_ERROR_SUM,
+    QUARTIC_ERROR_SUM, PERCENTAGE_ERROR_SUM, PERCENTAGE_ERRORS, LABEL_DEVIATION_SUM, LABEL_SQUARED_DEVIATION_SUM,
 )  # fmt: skip
 
 
