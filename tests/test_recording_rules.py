@@ -15,10 +15,18 @@ import yaml
 from numpy.typing import NDArray
 from scipy.special import rel_entr
 from scipy.stats import ncx2, norm
+from sklearn.metrics import (
+    accuracy_score,
+    mean_absolute_error,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 RULES = Path(__file__).parents[1] / "prometheus" / "rules" / "mlexporter.rules.yaml"
 EXACT, BURSTS = 1e-9, 0.02
-HOUR, DAY = 60, 1440  # minutes
+HOUR, DAY, WEEK = 60, 1440, 10080  # minutes
 ALPHA = norm.sf(5.94)
 ALL = '{__name__=~"fleet:.+"}'
 
@@ -155,7 +163,7 @@ def selector(name: str, labels: Labels) -> str:
 
 
 def window_of(minutes: int) -> dict[str, str]:
-    return {"window": {HOUR: "1h", DAY: "24h"}[minutes]}
+    return {"window": {HOUR: "1h", DAY: "24h", WEEK: "7d"}[minutes]}
 
 
 @dataclass
@@ -776,6 +784,520 @@ def other_baselines() -> Fleet:
     return fleet
 
 
+# -- outcomes: predictions and their labels --
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Labelled predictions (N,), and the five minutes in which each is counted; what a later correction takes back.
+
+    A correction is the index of an outcome that is taken back, and the five minutes in which that is counted. A count
+    is spread over the five minutes evenly, which any version of Prometheus gets exactly.
+    """
+
+    predicted: NDArray[Any]
+    actual: NDArray[Any]
+    step: NDArray[np.int64]
+    scores: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    corrections: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def left(self) -> NDArray[np.bool_]:
+        """(N,) those that no correction took back."""
+        return ~np.isin(np.arange(len(self.step)), [index for index, _ in self.corrections])
+
+
+ODD = 'q"uo\\te é\n'
+LABELS = ("no", ODD)
+SCORE_BINS = tuple(f"{i:02d} {i / 20:g}..{(i + 1) / 20:g}" for i in range(20))
+
+
+def accuracy_error(right: float, n: float) -> float:
+    """Agresti and Coull: as many outcomes more as z^2, half of them right."""
+    share = (right + 11.81) / (n + 23.62)
+    return math.sqrt(share * (1 - share) / (n + 23.62))
+
+
+def area_error(area: float, positives: float, negatives: float) -> float:
+    """Hanley and McNeil (1982), equation 2."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
+    return math.sqrt(variance / (positives * negatives))
+
+
+def increments(fleet: Fleet, outcomes: Outcomes, weights: Floats) -> tuple[Floats, Floats]:
+    """(T,) what a counter gains in each scrape, and what its twin does, of outcomes with weights (N,)."""
+    gained, taken = np.zeros((2, fleet.minutes // 5))
+    np.add.at(gained, outcomes.step, weights)
+    for index, step in outcomes.corrections:
+        taken[step] += weights[index]
+    return np.append(0, gained.repeat(5) / 5), np.append(0, taken.repeat(5) / 5)
+
+
+def serve_outcomes(fleet: Fleet, labels: Labels, replica: int, outcomes: Outcomes, reset: int = 0) -> None:
+    """The counters of a replica, by their definitions."""
+
+    def counted(name: str, more: Labels, weights: Floats | NDArray[np.bool_]) -> None:
+        both = increments(fleet, outcomes, np.asarray(weights, dtype=np.float64))
+        for suffix, gained in zip(("_total", "_retracted_total"), both, strict=True):
+            fleet.add(f"mlexporter_{name}{suffix}", replica, {**labels, **more}, fleet.counter(gained, reset=reset))
+
+    if outcomes.predicted.dtype.kind == "f":
+        residual = outcomes.predicted - outcomes.actual
+        counted("residuals", {}, np.ones(len(residual)))
+        counted("absolute_error_sum", {"direction": "over"}, np.maximum(residual, 0))
+        counted("absolute_error_sum", {"direction": "under"}, np.maximum(-residual, 0))
+        counted("squared_error_sum", {}, residual**2)
+        counted("quartic_error_sum", {}, residual**4)
+        return
+    classes = sorted({*outcomes.predicted.tolist(), *outcomes.actual.tolist()})
+    for predicted in classes:
+        for actual in classes:
+            cell = (outcomes.predicted == predicted) & (outcomes.actual == actual)
+            counted("outcomes", {"predicted": predicted, "actual": actual}, cell)
+    counted("squared_error_sum", {}, np.full(len(outcomes.actual), 0.25))
+    for k, name in enumerate(classes[-outcomes.scores.shape[1] :] if outcomes.scores.size else ()):
+        bins, positive = binned(outcomes.scores[:, k]), outcomes.actual == name
+        for b, text in enumerate(SCORE_BINS):
+            here = {"class": name, "bin": text}
+            counted("score_bin", here | {"actual": "true"}, (bins == b) & positive)
+            counted("score_bin", here | {"actual": "false"}, (bins == b) & ~positive)
+            counted("score_cumulative", here, (bins <= b) & ~positive)
+
+
+def binned(scores: Floats) -> NDArray[np.int64]:
+    return np.asarray(np.clip(np.ceil(scores * 20) - 1, 0, 19), dtype=np.int64)
+
+
+def serve_baseline(fleet: Fleet, labels: Labels, replica: int, figures: Mapping[str, float], **info: str) -> None:
+    """What a replica tells of the training data."""
+    always = {"task": "", "baseline_source": "file", "baseline_hash": "0123456789abcdef"} | info
+    fleet.add("mlexporter_model_info", replica, {**labels, **always}, 1)
+    for figure, value in figures.items():
+        fleet.add(f"mlexporter_performance_baseline_{figure}", replica, labels, value)
+        error = {**labels, "figure": figure}
+        fleet.add("mlexporter_performance_baseline_standard_error", replica, error, value / 100)
+
+
+def expect_figures(
+    fleet: Fleet, labels: Labels, figures: Mapping[str, tuple[float, float]], baseline: Mapping[str, float]
+) -> None:
+    """Live figures with their sampling errors, against the baseline's; the labels have the window."""
+    for figure, (value, error) in figures.items():
+        own = {**labels, "figure": figure}
+        fleet.expect("fleet:mlexporter_performance:pooled", own, value, fleet.minutes)
+        if figure == "mean_error":
+            continue
+        fleet.expect("fleet:mlexporter_performance:standard_error", own, error, fleet.minutes)
+        if figure not in baseline:
+            continue
+        loss = (value - baseline[figure]) * (-1 if figure.endswith("_ratio") else 1)
+        limit = norm.isf(1 / (100 * 8640 * 2)) * math.hypot(error, baseline[figure] / 100)
+        fleet.expect("fleet:mlexporter_performance_loss:pooled", own, loss, fleet.minutes)
+        fleet.expect("fleet:mlexporter_performance_loss:limit", own, limit, fleet.minutes, tolerance=1e-3)
+
+
+def expect_baseline(fleet: Fleet, labels: Labels, baseline: Mapping[str, float]) -> None:
+    for figure, value in baseline.items():
+        own = {**labels, "figure": figure}
+        accepted = 0.02 if figure.endswith("_ratio") else 0.05 * value
+        fleet.expect("fleet:mlexporter_performance_baseline:max", own, value, fleet.minutes)
+        fleet.expect("fleet:mlexporter_performance_loss:accepted", own, accepted, fleet.minutes)
+
+
+def expect_classes(fleet: Fleet, labels: Labels, outcomes: Sequence[Outcomes]) -> Mapping[str, Any]:
+    """Confusion, precision, recall and areas, by scikit-learn; gives the figures of the version."""
+    predicted, actual, scores = (
+        np.concatenate([getattr(each, name)[each.left] for each in outcomes])
+        for name in ("predicted", "actual", "scores")
+    )
+    classes = sorted({*predicted.tolist(), *actual.tolist()})
+    n = len(actual)
+    fleet.expect("fleet:mlexporter_performance_outcomes:increase", labels, n, fleet.minutes)
+    fleet.expect("fleet:mlexporter_performance_outcomes:enough", labels, n, fleet.minutes)
+    areas, errors = [], []
+    for name in classes:
+        for other in classes:
+            cell = {**labels, "predicted": name, "actual": other}
+            count = ((predicted == name) & (actual == other)).sum()
+            fleet.expect("fleet:mlexporter_outcomes:increase", cell, count, fleet.minutes)
+        own = {**labels, "class": name}
+        right = ((predicted == name) & (actual == name)).sum()
+        fleet.expect("fleet:mlexporter_outcomes_right:increase", own, right, fleet.minutes)
+        for figure, score in (("precision_ratio", precision_score), ("recall_ratio", recall_score)):
+            value = score(actual, predicted, labels=[name], average="macro")
+            here = {**own, "figure": figure}
+            fleet.expect("fleet:mlexporter_class_performance:pooled", here, value, fleet.minutes)
+    for k, name in enumerate(classes[-scores.shape[1] :]):
+        own, positive, bins = {**labels, "class": name}, actual == name, binned(scores[:, k])
+        number = {"true": positive.sum(), "false": n - positive.sum()}
+        for truth, count in number.items():
+            fleet.expect("fleet:mlexporter_score_samples:enough", {**own, "actual": truth}, count, fleet.minutes)
+        hashed = {**own, "baseline_hash": "0123456789abcdef"}
+        for b, text in enumerate(SCORE_BINS):
+            here = {**hashed, "bin": text}
+            for truth, of_truth in (("true", positive), ("false", ~positive)):
+                cell, count = {**here, "actual": truth}, ((bins == b) & of_truth).sum()
+                fleet.expect("fleet:mlexporter_score_bin:increase", cell, count, fleet.minutes)
+            count = ((bins <= b) & ~positive).sum()
+            fleet.expect("fleet:mlexporter_score_cumulative:increase", here, count, fleet.minutes)
+        areas.append(roc_auc_score(positive, bins))
+        errors.append(area_error(areas[-1], number["true"], number["false"]))
+        area = {**own, "figure": "roc_auc_ratio"}
+        fleet.expect("fleet:mlexporter_class_performance:pooled", area, areas[-1], fleet.minutes)
+        fleet.expect("fleet:mlexporter_class_performance:standard_error", area, errors[-1], fleet.minutes)
+    accuracy = accuracy_score(actual, predicted)
+    return {
+        "accuracy_ratio": (accuracy, accuracy_error(accuracy * n, n)),
+        "roc_auc_ratio": (np.mean(areas), np.mean(errors)),
+    }
+
+
+def expect_numbers(fleet: Fleet, labels: Labels, outcomes: Sequence[Outcomes]) -> Mapping[str, Any]:
+    """The parts of the errors; gives the figures of the version."""
+    predicted, actual = (
+        np.concatenate([getattr(each, name)[each.left] for each in outcomes]) for name in ("predicted", "actual")
+    )
+    residual, n = predicted - actual, len(actual)
+    fleet.expect("fleet:mlexporter_performance_outcomes:increase", labels, n, fleet.minutes)
+    fleet.expect("fleet:mlexporter_performance_outcomes:enough", labels, n, fleet.minutes)
+    parts = {
+        "count": n,
+        "over": residual[residual > 0].sum(),
+        "under": -residual[residual < 0].sum(),
+        "squared": (residual**2).sum(),
+        "fourth": (residual**4).sum(),
+    }
+    for part, value in parts.items():
+        fleet.expect("fleet:mlexporter_residual:increase", {**labels, "part": part}, value, fleet.minutes)
+    root = root_mean_squared_error(actual, predicted)
+    return {
+        "mean_absolute_error": (mean_absolute_error(actual, predicted), np.abs(residual).std() / math.sqrt(n)),
+        "root_mean_squared_error": (root, (residual**2).std() / math.sqrt(n) / (2 * root)),
+        "mean_error": (residual.mean(), 0),
+    }
+
+
+RESTART = 20
+"""The five minutes in which a replica restarts; nothing is counted then."""
+
+
+def steps(rng: np.random.Generator, n: int, last: int) -> NDArray[np.int64]:
+    """(n,) five minutes, in order."""
+    drawn = rng.integers(0, last, n)
+    return np.asarray(np.sort(np.where(drawn == RESTART, RESTART + 1, drawn)))
+
+
+def classified(rng: np.random.Generator, names: Sequence[str], n: int) -> Outcomes:
+    """Of classes in the order of their names; binary models have scores of the last one alone."""
+    truth = rng.choice(len(names), n, p=np.arange(1, len(names) + 1) / np.arange(1, len(names) + 1).sum())
+    scores = rng.dirichlet(np.ones(len(names)), n) + 0.8 * np.eye(len(names))[truth]
+    scores /= scores.sum(axis=1, keepdims=True)
+    of_names = np.array(names, dtype=object)
+    return Outcomes(
+        predicted=of_names[scores.argmax(axis=1)],
+        actual=of_names[truth],
+        step=steps(rng, n, 35),
+        scores=scores if len(names) > 2 else scores[:, 1:],
+        corrections=tuple((index, 35) for index in range(0, 60, 3)),
+    )
+
+
+def expect_parts(fleet: Fleet, labels: Labels, outcomes: Sequence[Outcomes]) -> None:
+    """Counts of the last five minutes and the last hour; less what corrections took back in that time."""
+    classes = sorted({*outcomes[0].actual.tolist()})
+    hashed = {**labels, "baseline_hash": "0123456789abcdef"}
+
+    def counted(name: str, own: Labels, choose: Callable[[Outcomes], NDArray[np.bool_]]) -> None:
+        for kind, first in (("increase5m", 35), ("increase1h", 24)):
+            number = 0
+            for each in outcomes:
+                chosen = choose(each)
+                number += int((chosen & (each.step >= first)).sum())
+                number -= sum(bool(chosen[index]) for index, step in each.corrections if step >= first)
+            fleet.expect(f"fleet:mlexporter_{name}:{kind}", own, number, fleet.minutes)
+
+    for first in classes:
+        for second in classes:
+            cell = {**labels, "predicted": first, "actual": second}
+            counted("outcomes", cell, lambda each, p=first, a=second: (each.predicted == p) & (each.actual == a))  # type: ignore[misc]
+    for k, name in enumerate(classes[-outcomes[0].scores.shape[1] :]):
+        for b, text in enumerate(SCORE_BINS):
+            own = {**hashed, "class": name, "bin": text}
+
+            def above(each: Outcomes, k: int = k, b: int = b) -> NDArray[np.int64]:
+                """(N,) how many bins the score lies over this one."""
+                return binned(each.scores[:, k]) - b
+
+            def other(each: Outcomes, name: str = name) -> NDArray[np.bool_]:
+                return np.asarray(each.actual != name)
+
+            counted("score_cumulative", own, lambda each: (above(each) <= 0) & other(each))
+            counted("score_bin", own | {"actual": "true"}, lambda each: (above(each) == 0) & ~other(each))
+            counted("score_bin", own | {"actual": "false"}, lambda each: (above(each) == 0) & other(each))
+
+
+BASELINES = {"accuracy_ratio": 0.9, "roc_auc_ratio": 0.95, "mean_absolute_error": 1.0, "root_mean_squared_error": 1.5}
+
+
+@scenario("outcomes, two replicas", 2, False)
+@scenario("outcomes, five replicas, Kubernetes", 5, True)
+def outcomes(replicas: int, kubernetes: bool) -> Fleet:
+    """A binary, a multiclass and a regression model; a restart, and corrections of what was counted before it.
+
+    Three hours: the week has three whole hours.
+    """
+    fleet = Fleet(replicas=replicas, kubernetes=kubernetes, minutes=180)
+    rng = np.random.default_rng(5)
+    for model, names in (("churn", LABELS), ("kinds", ("a", "b", "c", "d"))):
+        labels = {"model": model, "version": "7"}
+        baseline = {name: BASELINES[name] for name in ("accuracy_ratio", "roc_auc_ratio")}
+        of_replica = [classified(rng, names, 1000 // replicas) for _ in range(replicas)]
+        for replica, each in enumerate(of_replica):
+            serve_outcomes(fleet, labels, replica, each, reset=5 * RESTART + 1 if replica else 0)
+            serve_baseline(fleet, labels, replica, baseline)
+        for minutes in (DAY, WEEK):
+            of_window = labels | window_of(minutes)
+            expect_figures(fleet, of_window, expect_classes(fleet, of_window, of_replica), baseline)
+        expect_baseline(fleet, labels, baseline)
+        expect_parts(fleet, labels, of_replica)
+    labels = {"model": "price", "version": "7"}
+    baseline = {name: BASELINES[name] for name in ("mean_absolute_error", "root_mean_squared_error")}
+    of_replica = []
+    for replica in range(replicas):
+        actual = rng.normal(50, 20, 400)
+        predicted = actual + rng.standard_t(5, 400) * 2 + 0.5
+        of_replica.append(Outcomes(predicted, actual, steps(rng, 400, 33), corrections=((3, 34), (50, 35), (51, 35))))
+        serve_outcomes(fleet, labels, replica, of_replica[-1], reset=5 * RESTART + 1 if replica else 0)
+        serve_baseline(fleet, labels, replica, baseline)
+    for minutes in (DAY, WEEK):
+        of_window = labels | window_of(minutes)
+        expect_figures(fleet, of_window, expect_numbers(fleet, of_window, of_replica), baseline)
+    expect_baseline(fleet, labels, baseline)
+    fleet.expect_nothing_else()
+    return fleet
+
+
+FIGURES = ("fleet:mlexporter_performance:pooled", "fleet:mlexporter_class_performance:pooled")
+
+
+@scenario("few outcomes")
+def few_outcomes() -> Fleet:
+    """Under 200 of them are counted, and nothing is said."""
+    fleet = Fleet(minutes=180)
+    labels = {"model": "churn", "version": "7"}
+    for replica in range(2):
+        serve_outcomes(fleet, labels, replica, classified(np.random.default_rng(6), LABELS, 99 + 20))
+        serve_baseline(fleet, labels, replica, {"accuracy_ratio": 0.9})
+    for minutes in (DAY, WEEK):
+        counted = labels | window_of(minutes)
+        fleet.expect("fleet:mlexporter_performance_outcomes:increase", counted, 198, 180)
+    silent = "fleet:mlexporter_performance:standard_error", "fleet:mlexporter_performance_loss:pooled"
+    fleet.expect_nothing(180, *FIGURES, *silent, "fleet:mlexporter_score_samples:enough")
+    fleet.expect_nothing_else()
+    return fleet
+
+
+@scenario("few positives")
+def few_positives() -> Fleet:
+    """Enough for accuracy, but 19 of a class are not enough for an area."""
+    fleet = Fleet(minutes=120, replicas=1)
+    labels = {"model": "churn", "version": "7"}
+    actual = np.array([ODD] * 19 + ["no"] * 381, dtype=object)
+    predicted = np.where(np.arange(400) < 40, ODD, "no").astype(object)
+    scores = np.linspace(1, 0.01, 400)[:, None]
+    serve_outcomes(fleet, labels, 0, Outcomes(predicted, actual, np.arange(400) % 20, scores))
+    serve_baseline(fleet, labels, 0, {})
+    accuracy = {**labels, "figure": "accuracy_ratio", "window": "24h"}
+    fleet.expect("fleet:mlexporter_performance:pooled", accuracy, (400 - 21) / 400, 120)
+    fleet.expect_nothing(120, "fleet:mlexporter_class_performance:standard_error", model="churn")
+    fleet.expect_nothing(120, "fleet:mlexporter_performance:pooled", figure="roc_auc_ratio")
+    fleet.expect_finite(120)
+    return fleet
+
+
+@scenario("outcomes with different baselines")
+def outcomes_with_different_baselines() -> Fleet:
+    """Classes add up all the same, bins of scores do not; and there is nothing to compare with."""
+    fleet = Fleet(minutes=180)
+    labels = {"model": "churn", "version": "7"}
+    of_replica = [classified(np.random.default_rng(7 + i), LABELS, 300) for i in range(2)]
+    for replica, each in enumerate(of_replica):
+        serve_outcomes(fleet, labels, replica, each)
+        serve_baseline(fleet, labels, replica, {"accuracy_ratio": 0.9}, baseline_hash=str(replica) * 16)
+    right = np.mean([each.predicted[each.left] == each.actual[each.left] for each in of_replica])
+    accuracy = {**labels, "figure": "accuracy_ratio", "window": "24h"}
+    fleet.expect("fleet:mlexporter_performance:pooled", accuracy, float(right), 180)
+    unsaid = "fleet:mlexporter_score_bin:increase5m", "fleet:mlexporter_performance_baseline:max"
+    fleet.expect_nothing(180, *unsaid, "fleet:mlexporter_performance_loss:pooled")
+    return fleet
+
+
+@scenario("a version that is gone")
+def a_version_that_is_gone() -> Fleet:
+    """What it did is of no interest any more; and it says nothing of what corrections take back of nothing."""
+    fleet = Fleet(minutes=120, replicas=1)
+    labels = {"model": "churn", "version": "6"}
+    fleet.add("mlexporter_model_info", 0, labels | {"baseline_hash": "0"}, fleet.present(1.0, leave=60))
+    for suffix in ("_total", "_retracted_total"):
+        cell = labels | {"predicted": "no", "actual": "no"}
+        fleet.add(f"mlexporter_outcomes{suffix}", 0, cell, fleet.counter(np.full(121, 9.0), leave=60))
+    fleet.expect_nothing(120, "fleet:mlexporter_outcomes:increase")
+    labels = {"model": "churn", "version": "7"}
+    serve_baseline(fleet, labels, 0, {})
+    cell = labels | {"predicted": "no", "actual": "no"}
+    fleet.add("mlexporter_outcomes_total", 0, cell, 0)
+    fleet.add("mlexporter_outcomes_retracted_total", 0, cell, fleet.counter(np.full(121, 9.0)))
+    fleet.checks = []
+    fleet.expect("fleet:mlexporter_outcomes:increase", cell | {"window": "24h"}, 0, 120)
+    fleet.expect("fleet:mlexporter_outcomes:increase", cell | {"window": "7d"}, 0, 120)
+    fleet.expect_nothing_else()
+    return fleet
+
+
+@scenario("a week")
+def a_week() -> Fleet:
+    """The week is its last 168 whole hours, however often it is looked at; the day is 288 times five minutes."""
+    fleet = Fleet(minutes=WEEK + 205, replicas=1)
+    labels = {"model": "price", "version": "7"}
+    serve_baseline(fleet, labels, 0, {})
+    for name in ("residuals", "squared_error_sum", "quartic_error_sum"):
+        fleet.add(f"mlexporter_{name}_total", 0, labels, fleet.counter(np.full(fleet.scrapes, 3.0)))
+        fleet.add(f"mlexporter_{name}_retracted_total", 0, labels, fleet.counter(np.full(fleet.scrapes, 1.0)))
+    for minute in range(WEEK + 150, WEEK + 205, 5):
+        for window in (DAY, WEEK):
+            count = labels | window_of(window)
+            fleet.expect("fleet:mlexporter_performance_outcomes:increase", count, 2 * window, minute)
+    count = {**labels, "part": "count"}
+    fleet.expect("fleet:mlexporter_residual:increase5m", count, 10, WEEK + 205)
+    fleet.expect("fleet:mlexporter_residual:increase1h", count, 120, WEEK + 180)
+    fleet.expect_nothing(WEEK + 190, "fleet:mlexporter_residual:increase1h")
+    return fleet
+
+
+# -- labels, versions side by side --
+
+DELAYS = ("60.0", "3600.0", "86400.0", "+Inf")
+
+
+@scenario("labels, two replicas", 2, False)
+@scenario("labels, twenty replicas", 20, True)
+def labels_of_replicas(replicas: int, kubernetes: bool) -> Fleet:
+    """How many come, how late, for which share of the predictions; and how many find none."""
+    fleet = Fleet(replicas=replicas, kubernetes=kubernetes, minutes=125)
+    rng = np.random.default_rng(8)
+
+    def pooled(name: str, labels: dict[str, str], rates: Floats, record: str, *windows: int) -> float:
+        """Pooled rate, of rates (R,) a minute."""
+        for replica, rate in enumerate(rates.tolist()):
+            fleet.add(name, replica, labels, fleet.counter(np.full(fleet.scrapes, rate)))
+        total = float(rates.sum())
+        fleet.expect(f"fleet:mlexporter_{record}:increase5m", labels, 5 * total, 125)
+        if WEEK in windows:
+            fleet.expect(f"fleet:mlexporter_{record}:increase1h", labels, 60 * total, 120)
+            fleet.expect(f"fleet:mlexporter_{record}:increase", labels | window_of(WEEK), 120 * total, 125)
+        fleet.expect(f"fleet:mlexporter_{record}:increase", labels | window_of(DAY), 125 * total, 125)
+        return total
+
+    def some(low: int) -> Floats:
+        return rng.integers(low, 2 * low, replicas).astype(np.float64)
+
+    labelled_of_all, settled_of_all, waiting = 0.0, 0.0, 0.0
+    for version in ("7", "8"):
+        names = {"model": "churn", "version": version}
+        pooled("mlexporter_labels_total", names, some(10), "labels", DAY)
+        within = np.cumsum([some(2 * (i + 1)) for i in range(4)], axis=0)
+        bucket, found = "label_delay_seconds_bucket", []
+        for i, le in enumerate(DELAYS):
+            found.append(pooled(f"mlexporter_{bucket}", names | {"le": le}, within[i], bucket, DAY, WEEK))
+        expired = {
+            reason: pooled(
+                "mlexporter_predictions_expired_total",
+                names | {"reason": reason},
+                some(3),
+                "predictions_expired",
+                DAY,
+                WEEK,
+            )
+            for reason in ("horizon", "limit")
+        }
+        labelled, settled = found[-1], found[-1] + expired["horizon"]
+        for window, minutes in ((DAY, 125), (WEEK, 120)):
+            own = names | window_of(window)
+            median = quantile(0.5, [float(le) for le in DELAYS[:-1]], np.array(found))
+            fleet.expect("fleet:mlexporter_label_delay_seconds:p50", own, median, 125)
+            fleet.expect("fleet:mlexporter_predictions_labelled:increase", own, labelled * minutes, 125)
+            fleet.expect("fleet:mlexporter_predictions_settled:increase", own, settled * minutes, 125)
+            fleet.expect("fleet:mlexporter_label_coverage:ratio", own, labelled / settled, 125)
+        for replica in range(replicas):
+            fleet.add("mlexporter_predictions_pending", replica, names, 50)
+        labelled_of_all, settled_of_all = labelled_of_all + 120 * labelled, settled_of_all + 120 * settled
+        waiting += 50 * replicas
+    least = labelled_of_all / (settled_of_all + waiting)
+    fleet.expect("fleet:mlexporter_label_coverage:least", {"model": "churn", "window": "7d"}, least, 125)
+    for reason in ("expired", "limit"):
+        unmatched = {"model": "churn", "reason": reason}
+        pooled("mlexporter_labels_unmatched_total", unmatched, some(2), "labels_unmatched", DAY)
+    fleet.expect_nothing_else()
+    return fleet
+
+
+@scenario("no labels")
+def no_labels() -> Fleet:
+    """No median of nothing, no share of nothing."""
+    fleet = Fleet(minutes=125, replicas=1)
+    names = {"model": "churn", "version": "7"}
+    for le in DELAYS:
+        fleet.add("mlexporter_label_delay_seconds_bucket", 0, names | {"le": le}, 0)
+    fleet.add("mlexporter_predictions_expired_total", 0, names | {"reason": "horizon"}, 0)
+    fleet.add("mlexporter_predictions_pending", 0, names, 0)
+    fleet.expect("fleet:mlexporter_predictions_settled:increase", names | window_of(DAY), 0, 125)
+    unsaid = "fleet:mlexporter_label_coverage:ratio", "fleet:mlexporter_label_coverage:least"
+    fleet.expect_nothing(125, *unsaid, "fleet:mlexporter_label_delay_seconds:p50")
+    fleet.expect_finite(125)
+    return fleet
+
+
+@scenario("side by side, two replicas", 2, False)
+@scenario("side by side, twenty replicas", 20, True)
+def side_by_side(replicas: int, kubernetes: bool) -> Fleet:
+    """Two pairs of versions, of the second of which there are too few."""
+    fleet = Fleet(replicas=replicas, kubernetes=kubernetes, minutes=125)
+    for version, scale in (("8", 1.0), ("9", 0.01 / replicas)):
+        names = {"model": "churn", "version": version, "previous_version": "7"}
+        for replica in range(replicas):
+            serve_baseline(fleet, {"model": "churn", "version": version}, replica, {})
+        rates = {"this": 3, "previous": 2, "both": 20, "neither": 4}
+        total = {right: rate * scale * replicas for right, rate in rates.items()}
+        for counter, label, values in (
+            ("right", "right", rates),
+            ("agreement", "agree", {"true": 24, "false": 8}),
+        ):
+            for value, rate in values.items():
+                own = names | {label: value}
+                for replica in range(replicas):
+                    steady = fleet.counter(np.full(fleet.scrapes, rate * scale))
+                    fleet.add(f"mlexporter_version_{counter}_total", replica, own, steady)
+                pooled = rate * scale * replicas
+                record = f"fleet:mlexporter_version_{counter}"
+                fleet.expect(f"{record}:increase5m", own, 5 * pooled, 125)
+                if counter == "right":
+                    fleet.expect(f"{record}:increase1h", own, 60 * pooled, 120)
+                    fleet.expect(f"{record}:increase", own | window_of(WEEK), 120 * pooled, 125)
+                else:
+                    fleet.expect(f"{record}:increase", own | window_of(DAY), 125 * pooled, 125)
+        if scale == 1:
+            week = names | window_of(WEEK)
+            fleet.expect("fleet:mlexporter_version_agreement:ratio", names | window_of(DAY), 0.75, 125)
+            fleet.expect("fleet:mlexporter_version_advantage:ratio", week, 1 / 29, 125)
+            # the square of McNemar's z is his chi-square without a correction
+            b, c = 120 * total["this"], 120 * total["previous"]
+            expected = math.sqrt((b - c) ** 2 / (b + c))
+            fleet.expect("fleet:mlexporter_version_advantage:z", week, expected, 125)
+    fleet.expect_nothing_else()
+    return fleet
+
+
 # -- the alarm and the operation --
 
 
@@ -806,6 +1328,20 @@ def alarm(replicas: int, kubernetes: bool) -> Fleet:
                 fleet.expect("fleet:mlexporter_column_drift_log_margin:max", labels, margin, 5)
                 fleet.expect("fleet:mlexporter_column_drifted:bool", labels, float(drifted[-1]), 5)
             fleet.expect("fleet:mlexporter_drifted_columns:ratio", names, float(np.mean(drifted)), 5)
+            evidence = rng.uniform(-10, 20, replicas)
+            for replica in range(replicas):
+                fleet.add("mlexporter_concept_drift_log_evidence", replica, names, evidence[replica])
+            margin = float((evidence - threshold).max())
+            fleet.expect("fleet:mlexporter_concept_drift_log_margin:max", names, margin, 5)
+    for figure in ("accuracy_ratio", "roc_auc_ratio"):
+        names = {"model": "churn", "version": "7", "window": "24h"}
+        estimates = rng.uniform(0.5, 1, replicas)
+        for replica in range(replicas):
+            fleet.add(f"mlexporter_performance_estimated_{figure}", replica, names, estimates[replica])
+        if figure == "roc_auc_ratio":
+            fleet.add(f"mlexporter_performance_estimated_{figure}", 0, names | {"class": "yes"}, 0.1)
+        own = names | {"figure": figure}
+        fleet.expect("fleet:mlexporter_performance_estimated:min", own, estimates.min(), 5)
     fleet.expect_nothing_else()
     return fleet
 
