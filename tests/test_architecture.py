@@ -21,20 +21,23 @@ ALLOWED = {
     "scalars": "",
     "strict_yaml": "scalars",
     "timezones": "edges scalars",
-    "config": "scalars strict_yaml timezones",
+    "config": "outcome_profile scalars strict_yaml timezones",
     # predictions that wait for their labels
-    "pending": "",
+    "pending": "config samples",
     # bytes to batches
     "decode": "samples",
     # batches to counts
     "categories": "",
     "edges": "",
+    "score_edges": "edges",
     "binning": "baseline categories edges samples",
     "outcomes": "baseline binning categories edges outcome_profile",
-    "window": "binning edges",
+    "window": "edges",
     # counts to numbers: no clock, no state, no text
     "drift": "edges",
     "statistics": "baseline binning drift edges",
+    "performance": "edges outcome_profile outcomes score_edges",
+    "estimates": "edges outcome_profile outcomes performance",
     "dictionary": "edges",
     "detector": "dictionary edges",
     # counts by the hour: what is expected of it, and the alarm that is held to that; the clock is an argument
@@ -43,32 +46,57 @@ ALLOWED = {
     "diary": "alarm_bins baseline binning config edges history timezones",
     "expectation": "alarm_bins baseline binning config dictionary drift edges history timezones",
     "alarm": "binning detector dictionary edges expectation",
+    # outcomes to the alarm on concept drift
+    "strata": "edges outcome_profile outcomes",
+    "joint_bets": "dictionary edges",
+    "concept": "alarm config detector dictionary edges joint_bets outcomes strata",
     # baselines, from traffic and from files
     "columns": "baseline binning categories edges samples",
     "learning": "baseline binning categories columns samples statistics",
     "dataset": "categories columns config decode edges samples scalars timezones",
     "daily": "baseline binning categories config dataset diary drift edges history",
-    "builder": "baseline binning columns config daily dataset edges",
+    "profiling": "binning columns dataset decode edges outcome_profile outcomes samples scalars score_edges",
+    "builder": "baseline binning columns config daily dataset edges outcome_profile profiling",
     "terminal": "",
     "show": "baseline categories drift edges terminal",
     "show_alarm": "baseline binning config expectation history statistics terminal",
+    # what labels tell of predictions
+    "feedback": "concept config edges outcomes window",
+    "tally": "edges feedback outcomes pending",
     # state, and what it hands out
-    "snapshot": "alarm baseline binning config edges expectation samples statistics",
-    "budget": "baseline",
-    "registry": "alarm baseline binning budget config diary edges learning samples snapshot window",
-    "store": "alarm baseline binning budget config detector diary edges history learning registry samples snapshot",
+    "snapshot": (
+        "alarm baseline binning concept config edges expectation feedback outcome_profile outcomes samples statistics"
+    ),
+    "budget": "baseline metrics outcome_profile",
+    "derived_profile": "baseline outcome_profile samples scalars score_edges",
+    "registry": (
+        "alarm baseline binning budget config derived_profile diary edges feedback learning outcome_profile samples "
+        "snapshot window"
+    ),
+    "feedback_sink": "feedback pending registry samples tally",
+    "store": (
+        "alarm baseline binning concept config detector diary edges feedback_sink history learning outcomes registry "
+        "samples snapshot window"
+    ),
     # recorded samples through all of it
     "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text
     "labels": "baseline binning categories",
-    "exposition": "alarm baseline binning edges expectation labels metrics snapshot statistics",
+    "exposition": (
+        "alarm baseline binning categories edges estimates expectation feedback labels metrics outcome_profile "
+        "outcomes performance snapshot statistics"
+    ),
     "explanation": "alarm alarm_bins dictionary edges expectation labels snapshot",
     "status": "baseline snapshot statistics",
-    "telemetry": "metrics samples",
+    "telemetry": "metrics pending samples",
     # HTTP
+    "label_intake": "pending samples snapshot store",
     "crew": "",
     "slow_clients": "crew decode samples",
-    "server": "baseline config decode explanation exposition samples slow_clients status store telemetry",
+    "server": (
+        "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
+        "store telemetry"
+    ),
     "serving": "crew logs server slow_clients store",
     "addresses": "",
     "logs": "",
@@ -76,8 +104,9 @@ ALLOWED = {
     "trigger": "config logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline budget builder columns config crew dataset expectation logs scalars server "
-        "serving show show_alarm slow_clients store telemetry terminal timezones trigger"
+        "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "
+        "outcome_profile pending profiling scalars server serving show show_alarm slow_clients store telemetry "
+        "terminal timezones trigger"
     ),
     "cli": "commands demo",
     "__main__": "cli",
@@ -95,6 +124,7 @@ CONFINED = {
     "prometheus_client": "commands demo exposition server telemetry trigger",
     "yaml": "strict_yaml",
     "pyarrow": "dataset",
+    "redis": "pending",
     "datasketches": "builder",
     "sklearn": "demo",
     "threadpoolctl": "demo",

@@ -24,6 +24,7 @@ ZONE = "an IANA name such as Europe/Berlin or UTC"
 UNITS = ", in units w, d, h, m, s, ms, largest first, such as 7d or 1h30m"
 SIZE = "a size from 1KiB to 1GiB: bytes, or a number with B, kB, MB, GB, KiB, MiB or GiB"
 LIST = 'a list, each item on a line of its own after "- " or all of them in [brackets]'
+STORE = "redis://HOST:PORT/DATABASE, rediss://... for TLS, or unix:///PATH"
 MAPPING = 'a mapping, "key: value" lines'
 NO_BASELINE = (
     "missing, and discovery is off; give a file that `mlexporter baseline build` has written, "
@@ -46,6 +47,13 @@ BAD: dict[str, list[str]] = {
     ],
     "bell": [
         "2:11: not valid YAML: the character U+0007 may not stand in a file",
+    ],
+    "classes": [
+        "5:27: models[0].prediction.classes: of no use with task regression; leave it out, or set another task",
+        "9:27: models[1].prediction.classes: has 3 classes, and task is binary; "
+        "name the negative one, then the positive one",
+        '13:44: models[2].prediction.classes[3]: "one" is classes[1] already; name each class once',
+        "17:16: models[3].prediction.classes: has 1 items; use 2 to 20",
     ],
     "colon": [
         '2:16: not valid YAML: a ":" where none may stand; check indentation, and quote text with ": "',
@@ -95,6 +103,15 @@ BAD: dict[str, list[str]] = {
     ],
     "indentation": [
         "4:4: not valid YAML: this does not continue what stands above; check indentation and brackets",
+    ],
+    "label_store": [
+        f"2:10: labels.store: is no URL of a Redis server; use {STORE}",
+        "3:13: labels.max_rows: 10 is out of range; use a whole number from 1000 to 100000000",
+    ],
+    "label_store_password": [
+        f'4:13: models[0].labels: is the single value "redis://..."; use {MAPPING}',
+        '5:10: labels["redis://..."]: unknown key; known here are store, max_rows',
+        f"5:45: labels.store: names no server, or no port of one; use {STORE}",
     ],
     "latin1": [
         "2:12: not UTF-8: the byte 0xfc; save the file as UTF-8",
@@ -279,7 +296,8 @@ def test_everything() -> None:
     (model,) = read.models
     assert (model.name, model.version, model.task) == ("churn", "7", "binary")
     assert model.baseline == HERE / "good" / "baselines" / "churn-7.json"
-    assert (model.prediction.threshold, model.labels.horizon) == (0.5, 14 * 86400)
+    assert (model.prediction.classes, model.prediction.threshold) == (("no", "yes"), 0.5)
+    assert model.labels.horizon == 14 * 86400
     assert model.columns == {
         "plan": ColumnConfig(type="categorical"),
         "postcode": ColumnConfig(type="categorical", export_names=False),
@@ -291,6 +309,7 @@ def test_everything() -> None:
     assert read.windows == (Window(300, "5m"), Window(5400, "1h30m"), Window(86400, "24h"), Window(604800, "1w"))
     assert msgspec.structs.astuple(read.detection) == (90 * 86400, 0.002, 0.05, "Europe/Berlin")
     assert msgspec.structs.astuple(read.discovery) == (True, 5000, 604800, 4, 100)
+    assert msgspec.structs.astuple(read.labels) == ("rediss://:secret@cache.example:6380/1", 50000)
     assert msgspec.structs.astuple(read.limits) == (32 * 1024**2, 20000, 3)
 
 
@@ -486,6 +505,43 @@ def test_sizes(text: str, count: int) -> None:
 def test_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         scalars.parse_size(text)
+
+
+URLS = [
+    "redis://cache", "redis://:secret@cache:6379/1", "rediss://user:secret@cache.example", "redis://[::1]:6379",
+    "unix:///run/redis.sock?db=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_stores(url: str) -> None:
+    assert scalars.store_url().parse(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "cache:6379", "http://:secret@cache", "redis://", "redis://:secret@", "redis:///secret", "redis://h:secret",
+        "redis://h:0", "redis://h:65536", "redis://[::secret", "unix://", "redis://a secret@h", "redis://h\nsecret",
+    ],
+)  # fmt: skip
+def test_no_stores_and_no_password_in_the_message(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is no URL of a Redis server|names no server|has a space or") as error:
+        scalars.store_url().parse(url)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "labels: URL", "labels: [URL]", "labels: {URL}", 'labels: {"URL": 1}', "URL: 1", "labels: {stroe: {URL: 1}}",
+        "labels: {store: [URL]}", "labels: {max_rows: 'URL'}", "windows: [URL]", "discovery: {enabled: URL}",
+        "models: [{name: a, labels: {horizon: URL}, task: URL, prediction: {threshold: 'URL'}}]", 
+        "labels: {store: 'URL", "models: [{name: a, columns: {x: {timezone: URL}}}]", "labels: {store: 'URL secret'}", "URL",
+    ],
+)  # fmt: skip
+def test_no_message_shows_a_password(text: str) -> None:
+    assert "secret" not in "".join(refusal(text.replace("URL", URLS[1])))
 
 
 # The documentation.

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from mlexporter.outcome_profile import OutcomeProfile
+from mlexporter.outcome_profile import OutcomeProfile, profile_problem
 from mlexporter.samples import Role
 
 FORMAT_VERSION: Final = 2
@@ -217,6 +217,8 @@ def _check(baseline: Baseline) -> None:
         problem = _numeric_problem(column) if isinstance(column, NumericColumn) else _categorical_problem(column)
         if problem is not None:
             raise BaselineError(f"{column.role} column {column.name!r}: {problem}")
+    if baseline.outcomes is not UNSET and (problem := profile_problem(baseline.outcomes)) is not None:
+        raise BaselineError(f"outcomes: {problem}")
 
 
 def _numeric_problem(column: NumericColumn) -> str | None:

@@ -4,9 +4,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from mlexporter.baseline import Column, NumericColumn
+from mlexporter.metrics import FIGURES
+from mlexporter.outcome_profile import EXPORTED_OF_MANY, OutcomeProfile, RegressionProfile
 
-# samples, last sample, info, baseline rows, unknown columns, errors, and the 17 of the latency histogram
-PER_VERSION: Final = 23
+# samples, last sample, info, baseline rows, unknown columns, errors and up to 11 reasons of them, the 17 of the latency
+# histogram; the version before: info, agreement and right
+PER_VERSION: Final = 41
+# labels and predictions, by what became of them, the histogram of delays, concept drift
+_PER_FEEDBACK: Final = 29
+# of a window, and of a baseline: figures with a sampling error, and the number of outcomes
+_ERRORS: Final = 9
 _NUMERIC_GAUGES: Final = 9
 # evidence and tolerance of both tiers, and the dispersion
 _ALARM_GAUGES: Final = 5
@@ -26,3 +33,22 @@ def series_of(columns: Iterable[Column], windows: int) -> int:
         else:
             total += 2 * len(column.counts) + 1 + _CATEGORICAL_GAUGES * windows
     return total
+
+
+def outcome_series(profile: OutcomeProfile | None, windows: int) -> int:
+    """An upper bound for the series of outcomes and performance; 0 where nothing is counted."""
+    if profile is None:
+        return 0
+    if isinstance(profile, RegressionProfile):
+        task, per_class, counters = "regression", 1, 10
+    else:
+        task = profile.task
+        many = task == "multiclass"
+        classes = len(profile.classes) + many
+        per_class = classes + 2 if many else 1
+        bins = sum(min(len(edges) - 1, EXPORTED_OF_MANY) if many else len(edges) - 1 for edges in profile.score_edges)
+        counters = classes**2 + 4 * bins + 2
+    figures = [(per_class if figure.by_class else 1, figure) for figure in FIGURES if task in figure.tasks]
+    shown = sum(count for count, _ in figures) + _ERRORS
+    estimated = sum(count for count, figure in figures if figure.estimated)
+    return _PER_FEEDBACK + 2 * counters + shown + windows * (shown + 2 * estimated)

@@ -32,6 +32,8 @@ from mlexporter.config import ColumnConfig
 from mlexporter.daily import learn_days
 from mlexporter.dataset import Cells, Chunk, Dataset, Key, Types
 from mlexporter.edges import COARSE_BINS, FINE_QUANTILES, Floats, Grid, Ints
+from mlexporter.outcome_profile import ProfileError
+from mlexporter.profiling import OutcomeProfiler
 
 MEMORY_LIMIT: Final = 1 << 30
 MAX_CATEGORIES: Final = 200_000
@@ -67,6 +69,7 @@ def build(
     timezone: str = "UTC",
     memory_limit: int = MEMORY_LIMIT,
     progress: Progress | None = None,
+    outcomes: OutcomeProfiler | None = None,
 ) -> Baseline:
     """Build a baseline.
 
@@ -77,18 +80,27 @@ def build(
         settings: what is said of columns, by name: a type that is not to be guessed, a season, a time zone.
         timezone: of the seasons of columns of which nothing is said.
         memory_limit: bytes that values and categories may take, with the room to sort the largest column. The chunk
-            in hand and what a sketch takes (about 0.2 MB a column) come on top.
+            in hand, what a sketch takes (about 0.2 MB a column) and the outcomes come on top.
         progress: called as the work goes on.
+        outcomes: profiler that knows what is said of the model; by default one that knows nothing.
 
     Raises:
-        DatasetError: the data are broken, or changed while they were read.
+        DatasetError: the data are broken, or changed while they were read, or do not fit the task.
 
     """
     settings = settings or {}
     types = {name: column.type for name, column in settings.items()}
     profile = _Profile(types, memory_limit)
-    for chunk in dataset.chunks(types, progress and (lambda units: progress(1, units))):
-        profile.add(chunk)
+    outcomes = outcomes or OutcomeProfiler()
+    try:
+        for chunk in dataset.chunks(types, progress and (lambda units: progress(1, units))):
+            profile.add(chunk)
+            outcomes.add_chunk(chunk)
+        known = outcomes.result()
+    except ProfileError as error:
+        raise dataset.error(str(error)) from error
+    for warning in outcomes.warnings:
+        dataset.warn(warning)
     keys = profile.start_counting()
     if keys:
         for chunk in dataset.chunks(types, progress and (lambda units: progress(2, units)), keys):
@@ -98,7 +110,10 @@ def build(
         raise dataset.changed()
     if not columns:
         raise dataset.error("no columns; accepted is at least one feature, prediction or label")
-    baseline = sealed(Baseline(model=model, version=version, rows=profile.rows, columns=tuple(columns)))
+    baseline = Baseline(model=model, version=version, rows=profile.rows, columns=tuple(columns))
+    if known is not None:
+        baseline = msgspec.structs.replace(baseline, outcomes=known)
+    baseline = sealed(baseline)
     if dataset.timed:
         return learn_days(dataset, baseline, settings, timezone, progress and (lambda units: progress(3, units)))
     return baseline

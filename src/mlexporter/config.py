@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from mlexporter import scalars
+from mlexporter.outcome_profile import MAX_CLASSES
 from mlexporter.scalars import Scalar, format_duration, shown
 from mlexporter.strict_yaml import MAX_SIZE, ConfigError, ConfigProblem, Document, Items, KeyPath, key_path, read
 from mlexporter.timezones import ZONES, zone_of
@@ -23,6 +24,7 @@ __all__ = [
     "DataConfig",
     "DetectionConfig",
     "DiscoveryConfig",
+    "LabelStoreConfig",
     "LabelsConfig",
     "LimitsConfig",
     "ModelConfig",
@@ -42,6 +44,7 @@ ColumnType = Literal["numeric", "categorical", "boolean"]
 
 _Text = Annotated[str, scalars.text(1, 128)]
 _ColumnName = Annotated[str, scalars.text(1, 256)]
+_ClassName = Annotated[str, scalars.text(1, 256)]
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -63,8 +66,15 @@ def _window() -> Scalar[Window]:
 
 
 class PredictionConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How predictions are read: `threshold` is the score from which on a binary model says yes."""
+    """How predictions are read.
 
+    Attributes:
+        classes: as text; of a binary model the negative one and the positive one, of another those to be told apart.
+        threshold: the score from which on a binary model says the positive class.
+
+    """
+
+    classes: Annotated[tuple[_ClassName, ...], Items(2, MAX_CLASSES)] | None = None
     threshold: Annotated[float, scalars.number(0, 1)] | None = None
 
 
@@ -72,6 +82,20 @@ class LabelsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How true labels are joined: `horizon` is how long, in seconds, a prediction waits for its label."""
 
     horizon: Annotated[float, scalars.duration("1m", "365d")] = 7 * 86400.0
+
+
+class LabelStoreConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the predictions of all models wait for their labels.
+
+    Attributes:
+        store: URL of a Redis server that replicas share, perhaps with a password; None is a file or the memory of this
+            process.
+        max_rows: predictions that wait at most; the oldest ones make room.
+
+    """
+
+    store: Annotated[str, scalars.store_url()] | None = None
+    max_rows: Annotated[int, scalars.whole(1000, 100_000_000)] = 1_000_000
 
 
 def _timezone() -> Scalar[str]:
@@ -164,6 +188,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     )
     detection: DetectionConfig = DetectionConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
+    labels: LabelStoreConfig = LabelStoreConfig()
     limits: LimitsConfig = LimitsConfig()
 
 
@@ -223,6 +248,7 @@ def _check_models(document: Document[Config]) -> None:
     for model in document.items(("models",)):
         _check_baseline(document, model)
         _check_threshold(document, model)
+        _check_classes(document, model)
         _check_data(document, model)
         _check_column_tolerances(document, model)
         name, version = document.get((*model, "name")), document.get((*model, "version")) or UNVERSIONED
@@ -253,6 +279,23 @@ def _check_threshold(document: Document[Config], model: KeyPath) -> None:
     task = document.get((*model, "task"))
     if document.get(path) is not None and task not in (None, "binary"):
         document.refuse(path, f"of no use with task {task}; leave it out, or set task: binary")
+
+
+def _check_classes(document: Document[Config], model: KeyPath) -> None:
+    path = (*model, "prediction", "classes")
+    classes: tuple[str, ...] = document.get(path) or ()
+    task = document.get((*model, "task"))
+    if not classes:
+        return
+    if task == "regression":
+        document.refuse(path, "of no use with task regression; leave it out, or set another task")
+    elif task == "binary" and len(classes) != 2:
+        message = f"has {len(classes)} classes, and task is binary; name the negative one, then the positive one"
+        document.refuse(path, message)
+    first: dict[str, int] = {}
+    for index, name in enumerate(classes):
+        if (before := first.setdefault(name, index)) != index:
+            document.refuse((*path, index), f"{shown(name)} is classes[{before}] already; name each class once")
 
 
 def _check_data(document: Document[Config], model: KeyPath) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from mlexporter.dictionary import MOVES, RATE_FACTORS, SIZES, TILTS, Bets, Layout
 from mlexporter.edges import Floats
@@ -107,7 +108,12 @@ class Dispersion(msgspec.Struct, frozen=True):
         told = (before > 0) & (freedom > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = freedom * (n + before) / (n + before - 1.0)
-            ratio = np.where(told, np.minimum(layout.totals(difference) / mean, _MOST_JUMP * self.ratio), 0.0)
+            ratio = np.where(told, layout.totals(difference) / mean, 0.0)
+        return self.told(ratio, told, counts)
+
+    def told(self, ratio: Floats, told: NDArray[np.bool_], counts: Floats) -> "Dispersion":
+        """The estimate with (C,) ratios more, of the columns in which a tick told one; and the counts of the tick."""
+        ratio = np.where(told, np.minimum(ratio, _MOST_JUMP * self.ratio), 0.0)
         return Dispersion(
             total=np.where(told, self.total * _KEPT + ratio, self.total),
             weight=np.where(told, self.weight * _KEPT + 1.0, self.weight),

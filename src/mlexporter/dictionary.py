@@ -54,16 +54,17 @@ class Layout:
 
     Attributes:
         offsets: (C+1,) where each column's bins begin, and where the last ones end.
-        ordered: N, the number of ordered columns. All their bins but the last one, which is for missing values, are
-            in the order of the values.
+        ordered: N, the number of ordered columns.
+        last_is_missing: whether their last bin is for missing values; all the others are in the order of the values.
         sizes: (C,) number of bins per column.
         matrix: (N, W) indices of the bins of the ordered columns; T where a column has fewer than W.
 
     """
 
-    def __init__(self, offsets: Ints, ordered: int) -> None:
+    def __init__(self, offsets: Ints, ordered: int, *, last_is_missing: bool = True) -> None:
         self.offsets = offsets
         self.ordered = ordered
+        self.last_is_missing = last_is_missing
         self.sizes: Ints = np.diff(offsets)
         sizes = self.sizes[:ordered]
         places = np.arange(int(sizes.max(initial=0)))
@@ -85,7 +86,8 @@ class Layout:
             [np.arange(self.offsets[c], self.offsets[c + 1]) for c in columns.tolist()] or [np.empty(0)]
         )
         offsets = np.concatenate([[0], np.cumsum(self.sizes[columns])])
-        return Layout(offsets, int((columns < self.ordered).sum())), bins.astype(np.int64)
+        ordered = int((columns < self.ordered).sum())
+        return Layout(offsets, ordered, last_is_missing=self.last_is_missing), bins.astype(np.int64)
 
 
 class Bets(msgspec.Struct, frozen=True):
@@ -161,7 +163,7 @@ def smoothed(layout: Layout, counts: Floats) -> Floats:
     return shares
 
 
-def radius(bins: Ints, rows: Floats) -> Floats:
+def radius(bins: Ints, rows: Floats, confidence: float = _CONFIDENCE) -> Floats:
     """The divergence that a baseline of so many rows cannot resolve: chi-square(B-1) at 0.999, over twice its rows.
 
     m KL(q||p) is the log likelihood ratio of the baseline's own sample, so the ball of this size is a 99.9 % confidence
@@ -171,7 +173,7 @@ def radius(bins: Ints, rows: Floats) -> Floats:
     0.0016454745
     """
     with np.errstate(divide="ignore"):
-        result: Floats = special.chdtri(np.maximum(bins - 1, 1), 1 - _CONFIDENCE) / (2.0 * rows)
+        result: Floats = special.chdtri(np.maximum(bins - 1, 1), 1 - confidence) / (2.0 * rows)
     return result
 
 
@@ -273,7 +275,8 @@ def _tilts(layout: Layout, q: Floats, tolerance: Floats) -> tuple[Floats, Floats
         return np.zeros((0, tiers * len(TILTS) * len(SIZES), width)), np.zeros((tiers, 0))
     q = np.append(q, 0.0)[index]
     values = q.copy()
-    values[np.arange(columns), layout.sizes[:columns] - 1] = 0.0  # a missing value has no place in the order
+    if layout.last_is_missing:
+        values[np.arange(columns), layout.sizes[:columns] - 1] = 0.0  # it has no place in the order
     z, v = normal_scores(values)
     # (N, E, 4, 5, W) with the scores centred, so that q exp(t s) has the divergence ln sum q exp(t s) from q
     scores = np.stack([-z, z, v, -v], axis=1)

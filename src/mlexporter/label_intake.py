@@ -1,6 +1,7 @@
 """Labels that were sent, on their way to the join: which model they are of, and in what form they are joined."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 import orjson
@@ -19,13 +20,21 @@ class LabelIntake:
         store: knows the models.
         joiner: joins them with their predictions.
         clock: Unix time in seconds.
+        held_up: entered while this waits, so that another thread may go on.
 
     """
 
-    def __init__(self, store: Store, joiner: Joiner, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        joiner: Joiner,
+        clock: Callable[[], float],
+        held_up: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._store = store
         self._joiner = joiner
         self._clock = clock
+        self._held_up = held_up
 
     def take(self, sent: Sequence[Labels]) -> Receipt:
         """Hand labels to the join and wait until they are written down, or refuse those of unknown models.
@@ -45,7 +54,9 @@ class LabelIntake:
                 continue
             accepted += labels.size
             work.add(*named, labels)
-        self._joiner.submit(work.labels, work.predictions, work.direct)
+        if accepted:
+            with self._held_up():
+                self._joiner.submit(work.labels, work.predictions, work.direct)
         return Receipt(accepted, tuple(rejections))
 
 

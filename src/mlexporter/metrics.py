@@ -307,10 +307,13 @@ PENDING_STORE_UP = Metric(
 PENDING_STORE_ERRORS = Metric(
     "mlexporter_pending_store_errors_total", "counter", "Failures of the store of pending predictions; it is retried."
 )
-PENDING_STORE_WRITE = Metric(
-    "mlexporter_pending_store_write_duration_seconds",
-    "histogram",
-    "Time to write predictions and labels to the store, join and count them.",
+PENDING_STORE_WRITES = Metric(
+    "mlexporter_pending_store_writes_total", "counter", "Times that predictions and labels were written to the store."
+)
+PENDING_STORE_WRITE_SECONDS = Metric(
+    "mlexporter_pending_store_write_seconds_total",
+    "counter",
+    "Time spent on writing predictions and labels to the store, on joining and counting them.",
 )
 PENDING_QUEUE = Metric(
     "mlexporter_pending_queue_rows", "gauge", "Predictions and labels that wait to be written to the store."
@@ -496,8 +499,8 @@ MODEL_METRICS: Final = (
 )  # fmt: skip
 EXPORTER_METRICS: Final = (
     SAMPLES_REJECTED, HTTP_REQUESTS, HTTP_DURATION, BUILD_INFO, RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, SERIES,
-    SERIES_LIMIT, SCRAPE_DURATION, PENDING_STORE_UP, PENDING_STORE_ERRORS, PENDING_STORE_WRITE, PENDING_QUEUE,
-    PENDING_DROPPED,
+    SERIES_LIMIT, SCRAPE_DURATION, PENDING_STORE_UP, PENDING_STORE_ERRORS, PENDING_STORE_WRITES,
+    PENDING_STORE_WRITE_SECONDS, PENDING_QUEUE, PENDING_DROPPED,
 )  # fmt: skip
 ALL: Final = (*MODEL_METRICS, *EXPORTER_METRICS)
 """What is on the page of the exporter."""

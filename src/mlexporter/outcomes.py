@@ -24,7 +24,7 @@ from mlexporter.baseline import LARGEST
 from mlexporter.binning import to_floats
 from mlexporter.categories import category_of
 from mlexporter.edges import Floats, Ints
-from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
+from mlexporter.outcome_profile import EXPORTED_OF_MANY, ClassProfile, OutcomeProfile, RegressionProfile
 
 RESIDUAL_SUMS: Final = (
     "over",  # of residuals (prediction less label) above 0
@@ -42,8 +42,6 @@ _LARGEST_RESIDUAL: Final = math.sqrt(LARGEST) / 2
 # As scikit-learn has it for numbers of double precision: a certain prediction that is wrong costs 36, not infinity.
 LOG_LOSS_CLIP: Final = float(np.finfo(np.float64).eps)
 _INVALID: Final = -1
-# Bins that are exported of each class of a multiclass model; the gauges come from all of them.
-_EXPORTED_OF_MANY: Final = 20
 
 
 class OutcomeCounts(msgspec.Struct, frozen=True):
@@ -211,6 +209,10 @@ class OutcomeBinner:
             counts[self._score_starts[-1] :] = np.bincount(index, minlength=len(self.classes) * self.confidence_bins)
         return counts
 
+    def read_scores(self, predictions: Sequence[object]) -> Floats:
+        """(n, scored classes) scores that predictions give, NaN where they give none."""
+        return self._read(predictions).scores
+
     def wrongness(self, predictions: Sequence[object], labels: Sequence[object]) -> Floats:
         """(n,) how wrong each prediction is: 0 or 1 of a class, the distance of a number; NaN where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
@@ -338,7 +340,7 @@ def exported_starts(binner: OutcomeBinner, k: int) -> Ints:
     bins = binner.score_bins[k]
     if len(binner.scored) == 1:
         return np.arange(bins)
-    return np.unique(np.linspace(0, bins, min(bins, _EXPORTED_OF_MANY) + 1).astype(np.int64))[:-1]
+    return np.unique(np.linspace(0, bins, min(bins, EXPORTED_OF_MANY) + 1).astype(np.int64))[:-1]
 
 
 class _Read(msgspec.Struct, frozen=True):

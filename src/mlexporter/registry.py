@@ -3,6 +3,7 @@
 Nothing here locks: the store calls it under its lock.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -12,17 +13,20 @@ import numpy as np
 from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
-from mlexporter.budget import PER_VERSION, series_of
+from mlexporter.budget import PER_VERSION, outcome_series, series_of
 from mlexporter.config import UNVERSIONED, ColumnConfig, Config, ModelConfig
 from mlexporter.config import Window as WindowConfig
+from mlexporter.derived_profile import profile_of
 from mlexporter.diary import Diary
 from mlexporter.edges import Ints
 from mlexporter.feedback import Feedback
 from mlexporter.learning import Learner
-from mlexporter.profiling import profile_of
+from mlexporter.outcome_profile import OutcomeProfile, ProfileError
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import LATENCY_BUCKETS, Monitor
 from mlexporter.window import Window
+
+logger = logging.getLogger(__name__)
 
 
 def key_of(model: str, version: str) -> str:
@@ -136,9 +140,11 @@ class Registry:
 
     """
 
-    def __init__(self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes] | None = None
+    ) -> None:
         self._config = config
-        self._kept = kept
+        self._kept = kept or {}
         self._models: dict[str, dict[str, Version]] = {}
         self.series = 0
         for model in config.models:
@@ -147,8 +153,8 @@ class Registry:
             if baseline is not None:
                 # one that was saved before it was whole goes on no more: it is what the live data are held against
                 baseline = msgspec.structs.replace(baseline, provisional=False)
-                profile = profile_of(baseline, model.task, model.prediction.classes, model.prediction.threshold)
-                self.watch(version, Monitor.of(baseline, config.detection, model.columns, profile))
+                monitor = Monitor.of(baseline, config.detection, model.columns, counted_profile(baseline, model))
+                self.watch(version, monitor)
             else:
                 self._learn_from(version)
 
@@ -230,8 +236,7 @@ class Registry:
                 0, Reason.VERSION_LIMIT, f"version {version!r} is one more than limits.max_versions ({most})"
             )
         monitors = [known.monitor for known in versions.values() if known.monitor is not None]
-        windows = len(self._config.windows)
-        refused = self.room_for(series_of(monitors[-1].baseline.columns, windows) if monitors else PER_VERSION)
+        refused = self.room_for(self.series_of(monitors[-1], first=False) if monitors else PER_VERSION)
         if refused is not None:
             return refused
         config = next((known.config for known in versions.values() if known.config is not None), None)
@@ -265,6 +270,14 @@ class Registry:
             f"{self.series} series are there and {series} more would pass limits.max_series ({most})",
         )
 
+    def series_of(self, monitor: Monitor, *, first: bool) -> int:
+        """How many series a version takes at most, which may be the first one of its model."""
+        windows = len(self._config.windows)
+        outcomes = monitor.outcomes.profile if monitor.outcomes is not None else None
+        # held against a version before it, each column has one series more a window
+        compared = 0 if first else len(monitor.baseline.columns) * windows
+        return series_of(monitor.baseline.columns, windows) + outcome_series(outcomes, windows) + compared
+
     def _add(self, model: str, version: str, config: ModelConfig | None, *, configured: bool) -> Version:
         added = Version(model, version, config, configured=configured)
         self.series += PER_VERSION
@@ -273,7 +286,7 @@ class Registry:
 
     def watch(self, version: Version, monitor: Monitor) -> None:
         """Hold a version against a baseline from now on, and book the series that it takes."""
-        series = series_of(monitor.baseline.columns, len(self._config.windows))
+        series = self.series_of(monitor, first=self.before(version) is None)
         self.series += series - version.series
         version.series = series
         version.watch(monitor, self._config.windows, self._kept.get(key_of(version.model, version.name)))
@@ -304,3 +317,14 @@ class Registry:
 def same_bins(one: Monitor, other: Monitor) -> bool:
     """Whether counts of both add."""
     return one.binner is other.binner or one.baseline.hash == other.baseline.hash != ""
+
+
+def counted_profile(baseline: Baseline, config: ModelConfig | None) -> OutcomeProfile | None:
+    """What outcomes are counted in; None, and a warning, where baseline and configuration do not tell."""
+    said = config or ModelConfig(name="")
+    try:
+        return profile_of(baseline, said.task, said.prediction.classes, said.prediction.threshold)
+    except ProfileError as error:
+        extra = {"model": baseline.model, "version": baseline.version, "error": str(error)}
+        logger.warning("outcomes are not counted", extra=extra)
+        return None

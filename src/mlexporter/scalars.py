@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -31,6 +32,8 @@ _SIZE_UNITS = {
 _SIZE = re.compile(f"([0-9]{{1,20}})({'|'.join(_SIZE_UNITS)})")
 _WHOLE = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+# A store's URL may hold its password, and does wherever it landed by mistake.
+_SECRET = re.compile(r"(rediss?|unix)://.+", re.DOTALL | re.IGNORECASE)
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -143,6 +146,27 @@ def size(low: str, high: str) -> Scalar[int]:
     return Scalar(parse, f"a size from {low} to {high}: bytes, or a number with B, kB, MB, GB, KiB, MiB or GiB")
 
 
+def store_url() -> Scalar[str]:
+    """URL of a Redis server; no message shows it, for it may hold a password."""
+
+    def parse(value: str) -> str:
+        if _UNSAFE.search(value) or " " in value:
+            raise ValueError("has a space or a control character")
+        try:
+            url = urlsplit(value)
+            given = url.path if url.scheme == "unix" else url.hostname and (url.port is None or url.port > 0)
+        except ValueError:  # a port that is no number, a bracket that is not closed
+            given = None
+        else:
+            if url.scheme not in ("redis", "rediss", "unix"):
+                raise ValueError("is no URL of a Redis server")
+        if not given:
+            raise ValueError("names no server, or no port of one")
+        return value
+
+    return Scalar(parse, "redis://HOST:PORT/DATABASE, rediss://... for TLS, or unix:///PATH")
+
+
 def parse_duration(value: str) -> float:
     """Return the seconds of a duration such as ``500ms``, ``90s``, ``1h30m`` or ``2w``.
 
@@ -188,8 +212,12 @@ def parse_size(value: str) -> int:
 
 
 def shown(value: str) -> str:
-    """Quote text for a message: on one line, printable, and not endless."""
-    short = _shortened(value)
+    """Quote text for a message: on one line, printable, not endless, and without a store's password.
+
+    >>> shown("redis://:secret@cache")
+    '"redis://..."'
+    """
+    short = _shortened(_SECRET.sub(r"\1://...", value))
     return json.dumps(short, ensure_ascii=not short.isprintable())
 
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import flask
 import msgspec
@@ -32,6 +32,7 @@ from mlexporter.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
+T = TypeVar("T")
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 LARGE_BODY: Final = 64 << 10  # bytes
@@ -88,7 +89,7 @@ class Application:
     ) -> None:
         self._store = store
         self._joiner = joiner
-        self._labels = LabelIntake(store, joiner, clock)
+        self._labels = LabelIntake(store, joiner, clock, reader.held_up)
         self._clock = clock
         self._telemetry = telemetry
         self._config = config
@@ -106,9 +107,9 @@ class Application:
             return self._delegate(environ, start_response, start)
         try:
             if path == "/v1/samples":
-                answer = self._sent(environ, self._samples) if method == "POST" else _not_allowed("POST")
+                answer = self._samples(environ) if method == "POST" else _not_allowed("POST")
             elif path == "/v1/labels":
-                answer = self._sent(environ, self._take_labels) if method == "POST" else _not_allowed("POST")
+                answer = self._take_labels(environ) if method == "POST" else _not_allowed("POST")
             else:
                 answer = self._metrics(environ) if method in ("GET", "HEAD") else _not_allowed("GET, HEAD")
         except Exception:
@@ -125,37 +126,43 @@ class Application:
 
     # -- samples and labels -------------------------------------------------------------------------------------------
 
-    def _sent(self, environ: Environ, take: Callable[[bytes, Environ], Answer]) -> Answer:
-        """The answer to a body: what `take` says to it, once it is there, or why it is refused."""
+    def _samples(self, environ: Environ) -> Answer:
         try:
-            sent = self._reader.read(environ)
-            if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
-                return take(sent, environ)
-            with self._reader.turn():
-                return take(sent, environ)
+            return self._read(environ, self._count)
         except DecodeError as error:
             return self._refusal(error.reason, error.message, error.column)
 
-    def _body(self, sent: bytes, environ: Environ) -> bytes:
-        encoding = environ.get("HTTP_CONTENT_ENCODING", "")
-        return decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
-
-    def _samples(self, sent: bytes, environ: Environ) -> Answer:
-        decoded = decode.decode(self._body(sent, environ), environ.get("CONTENT_TYPE", ""))
+    def _count(self, body: bytes, media_type: str) -> Answer:
+        decoded = decode.decode(body, media_type)
         receipt = self._store.observe(decoded.batches)
         for model, version, batch in receipt.awaiting:
             self._joiner.offer(model, version, batch, self._clock())
         return self._answer(receipt, decoded.rejections)
 
-    def _take_labels(self, sent: bytes, environ: Environ) -> Answer:
-        decoded = decode.decode_labels(self._body(sent, environ), environ.get("CONTENT_TYPE", ""))
+    def _take_labels(self, environ: Environ) -> Answer:
         try:
+            decoded = self._read(environ, decode.decode_labels)
             receipt = self._labels.take(decoded.labels)
+        except DecodeError as error:
+            return self._refusal(error.reason, error.message, error.column)
         except Overloaded as error:
             return self._refusal(Reason.OVERLOADED, str(error))
         except StoreError as error:
             return self._refusal(Reason.STORE_UNAVAILABLE, str(error))
         return self._answer(receipt, decoded.rejections)
+
+    def _read(self, environ: Environ, use: Callable[[bytes, str], T]) -> T:
+        """What `use` makes of a body and its media type; large bodies are used one at a time. Raises DecodeError."""
+        sent = self._reader.read(environ)
+        if len(sent) <= LARGE_BODY and not decode.is_gzip(sent):
+            return self._use(sent, environ, use)
+        with self._reader.turn():
+            return self._use(sent, environ, use)
+
+    def _use(self, sent: bytes, environ: Environ, use: Callable[[bytes, str], T]) -> T:
+        encoding = environ.get("HTTP_CONTENT_ENCODING", "")
+        body = decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
+        return use(body, environ.get("CONTENT_TYPE", ""))
 
     def _answer(self, receipt: Receipt, refused: Sequence[Rejection]) -> Answer:
         rejections = sorted((*refused, *receipt.rejections), key=lambda rejection: rejection.index)
@@ -208,10 +215,10 @@ class Application:
         with self._exposition_lock:
             snapshot = self._store.snapshot()
             models = self._exposition.page(snapshot, openmetrics=openmetrics)
+            self._telemetry.joined(self._joiner.health())
         self._telemetry.series.set(snapshot.series)
         self._telemetry.series_limit.set(self._config.limits.max_series)
         self._telemetry.scrape_duration.observe(time.perf_counter() - start)
-        self._telemetry.joined(self._joiner.health())
         own = self._telemetry.page(openmetrics=openmetrics)
         return b"".join((models, own, _OPENMETRICS_END if openmetrics else b""))
 

@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,6 +124,10 @@ class BodyReader:
         if end - start > LONG_SECONDS:
             self._careful_until = end + _CAREFUL_SECONDS
         return body
+
+    def held_up(self) -> AbstractContextManager[None]:
+        """Wait for something other than Python while another thread goes on."""
+        return self._crew.held_up()
 
     @contextmanager
     def turn(self) -> Iterator[None]:

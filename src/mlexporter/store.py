@@ -19,7 +19,6 @@ import numpy as np
 from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.binning import Counts
-from mlexporter.budget import series_of
 from mlexporter.concept import ConceptAlarm
 from mlexporter.config import Config
 from mlexporter.detector import log_threshold
@@ -29,8 +28,7 @@ from mlexporter.feedback_sink import FeedbackSink
 from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.outcomes import OutcomeCounts
-from mlexporter.profiling import learned_profile
-from mlexporter.registry import Beside, Registry, Version, same_bins
+from mlexporter.registry import Beside, Registry, Version, counted_profile, same_bins
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
 from mlexporter.window import Countable, Window
@@ -84,7 +82,7 @@ class Store:
         self._lock = threading.Lock()
         self._ticking = threading.Lock()
         self._counted = threading.Condition(self._lock)
-        self._registry = Registry(config, baselines, kept or {})
+        self._registry = Registry(config, baselines, kept)
         self.feedback = FeedbackSink(self._registry, self._lock, clock)
         self._folds = 0
         self._active: set[int] = set()
@@ -205,11 +203,11 @@ class Store:
         columns = version.settings
         types = {name: column.type for name, column in columns.items()}
         baseline = learner.learn(version.model, version.name, types)
-        return Monitor.of(baseline, self._config.detection, columns, learned_profile(baseline, version.config))
+        return Monitor.of(baseline, self._config.detection, columns, counted_profile(baseline, version.config))
 
     def _install(self, version: Version, learned: Monitor) -> None:
         """Begin to count against a learned baseline, if the series it takes are to be had; under the lock."""
-        series = series_of(learned.baseline.columns, len(self._config.windows))
+        series = self._registry.series_of(learned, first=self._registry.before(version) is None)
         refused = self._registry.room_for(series - version.series)
         if refused is None:
             assert version.learner is not None

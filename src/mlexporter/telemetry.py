@@ -85,17 +85,20 @@ class Telemetry(Families):
 
         self._pending_up = self._gauge(metrics.PENDING_STORE_UP)
         self._pending_queue = self._gauge(metrics.PENDING_QUEUE)
-        self._pending_errors = self._counter(metrics.PENDING_STORE_ERRORS)
-        self._pending_dropped = self._counter(metrics.PENDING_DROPPED)
+        self._pending_counters = {
+            "errors": self._counter(metrics.PENDING_STORE_ERRORS),
+            "dropped": self._counter(metrics.PENDING_DROPPED),
+            "writes": self._counter(metrics.PENDING_STORE_WRITES),
+            "write_seconds": self._counter(metrics.PENDING_STORE_WRITE_SECONDS),
+        }
         self._health = Health()
-        self.pending_write = self._histogram(metrics.PENDING_STORE_WRITE, _HTTP_BUCKETS)
 
     def joined(self, health: Health) -> None:
-        """Note how the join of predictions and labels is doing."""
+        """Note how the join of predictions and labels fares; from one thread at a time."""
         self._pending_up.set(health.up)
         self._pending_queue.set(health.queued_rows)
-        self._pending_errors.inc(health.errors - self._health.errors)
-        self._pending_dropped.inc(health.dropped - self._health.dropped)
+        for name, counter in self._pending_counters.items():
+            counter.inc(getattr(health, name) - getattr(self._health, name))
         self._health = health
 
     def rejected(self, rejection: Rejection) -> None:

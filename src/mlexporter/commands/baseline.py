@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec import UNSET
 
 from mlexporter.baseline import Baseline, CategoricalColumn, NumericColumn, encode, read
 from mlexporter.builder import build
@@ -20,6 +21,8 @@ from mlexporter.commands.recorded import (
 )
 from mlexporter.config import Config, DetectionConfig, load
 from mlexporter.dataset import open_dataset
+from mlexporter.outcome_profile import task_of
+from mlexporter.profiling import OutcomeProfiler
 from mlexporter.scalars import parse_size, shown
 from mlexporter.show import render, warnings
 from mlexporter.show_alarm import alarm_table
@@ -65,7 +68,8 @@ def build_command(
 ) -> None:
     """Build a baseline from DATA: a CSV, JSONL or Parquet file.
 
-    Every column is a feature, but for prediction, confidence, label, id, version and latency_seconds.
+    Every column is a feature, but for prediction, confidence, label, id, version and latency_seconds. With a prediction
+    and a label in a row, the baseline learns how well the model did, too.
     """
     with for_people():
         settings = load(config_file) if config_file is not None else Config()
@@ -83,6 +87,7 @@ def build_command(
                 timezone=zone,
                 memory_limit=memory_limit,
                 progress=progress,
+                outcomes=OutcomeProfiler(config.task, config.prediction.classes, config.prediction.threshold),
             )
         _write(output, encode(baseline))
     there = {column.name for column in baseline.columns}
@@ -138,9 +143,9 @@ def _summarize(output: Path, baseline: Baseline, notes: list[str]) -> None:
     kinds = {"numeric": numeric, "categorical": len(baseline.columns) - numeric - boolean, "boolean": boolean}
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
     total = len(baseline.columns)
-    click.echo(
-        f"{output}: {baseline.rows:,} rows, {total} column{'s' * (total != 1)} ({listed}), hash {baseline.hash}",
-        err=True,
-    )
+    parts = [f"{baseline.rows:,} rows", f"{total} column{'s' * (total != 1)} ({listed})"]
+    if baseline.outcomes is not UNSET:
+        parts.append(f"outcomes of {baseline.outcomes.rows:,} rows ({task_of(baseline.outcomes)})")
+    click.echo(f"{output}: {', '.join(parts)}, hash {baseline.hash}", err=True)
     for note in notes:
         click.echo(f"warning: {note}", err=True)

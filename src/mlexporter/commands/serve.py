@@ -7,16 +7,23 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import click
+from msgspec import UNSET
 
 from mlexporter import __version__, addresses, baseline, config, logs
 from mlexporter.baseline import Baseline, BaselineError
-from mlexporter.budget import series_of
+from mlexporter.budget import outcome_series, series_of
 from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import UNVERSIONED, Config, ConfigError
+from mlexporter.derived_profile import profile_of
+from mlexporter.outcome_profile import ProfileError
 
 logger = logging.getLogger(__name__)
+
+JOIN_SECONDS: Final = 2.0
+"""How long, at the end, what is queued for the store of pending predictions is written."""
 
 
 def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
@@ -28,14 +35,23 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
     """
     baselines: dict[tuple[str, str], Baseline] = {}
     problems: list[str] = []
+    series = 0
     for i, model in enumerate(settings.models):
         if model.baseline is None:
             continue
         try:
-            baselines[model.name, model.version or UNVERSIONED] = baseline.read(model.baseline)
+            found = baseline.read(model.baseline)
+            said = model.prediction
+            profile = profile_of(found, model.task, said.classes, said.threshold)
         except BaselineError as error:
             problems.append(f"models[{i}].baseline: {error}")
-    series = sum(series_of(each.columns, len(settings.windows)) for each in baselines.values())
+            continue
+        except ProfileError as error:
+            profile = None  # where nobody built a baseline with outcomes, it does without them
+            if found.outcomes is not UNSET:
+                problems.append(f"models[{i}]: {error}")
+        baselines[model.name, model.version or UNVERSIONED] = found
+        series += series_of(found.columns, len(settings.windows)) + outcome_series(profile, len(settings.windows))
     if series > settings.limits.max_series:
         problems.append(
             f"limits.max_series: the models take up to {series} series, more than {settings.limits.max_series}; "
@@ -79,9 +95,21 @@ def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]
     show_default=True,
     help="HTTP server; waitress needs the extra of that name.",
 )
+@click.option(
+    "--storage.path",
+    "storage_path",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for predictions that wait for their labels, and what was counted of them. Without one: in memory.",
+)
 @logging_options
 def serve(
-    config_file: Path | None, listen_address: str, web_server: str, log_level: str, log_format: logs.LogFormat
+    config_file: Path | None,
+    listen_address: str,
+    web_server: str,
+    storage_path: Path | None,
+    log_level: str,
+    log_format: logs.LogFormat,
 ) -> None:
     """Receive samples over HTTP and expose drift at /metrics.
 
@@ -90,6 +118,8 @@ def serve(
     # Heavy imports stand here, so that --help and `check config` answer at once.
     from mlexporter import serving
     from mlexporter.crew import Crew
+    from mlexporter.pending.joiner import Joiner
+    from mlexporter.pending.opening import kept_totals, open_store
     from mlexporter.server import Application
     from mlexporter.slow_clients import BodyReader
     from mlexporter.store import Store
@@ -112,10 +142,17 @@ def serve(
     telemetry = Telemetry(time.time)
     crew = Crew()
     reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
-    store = Store(settings, baselines, time.time)
-    application = Application(store, telemetry, settings, reader, time.time)
+    try:
+        pending = open_store(settings, storage_path)
+    except ImportError:
+        click.echo("mlexporter: labels.store needs the extra: pip install 'mlexporter[redis]'", err=True)
+        sys.exit(1)
+    store = Store(settings, baselines, time.time, kept_totals(pending))
+    joiner = Joiner(pending, store.feedback, time.time)
+    application = Application(store, joiner, telemetry, settings, reader, time.time)
     ticker = serving.Ticker(store)
     serving.start_thread("ticker", ticker.run)
+    serving.start_thread("joiner", joiner.run)
     serving.start_thread("slow-clients", reader.watch)
     serving.start_thread("crew", crew.watch)
     telemetry.loaded()
@@ -137,6 +174,7 @@ def serve(
     ticker.stop()
     reader.stop()
     crew.stop()
+    joiner.stop(JOIN_SECONDS)
     logger.info("stopped")
     # Threads of the server may still be on their way out of Python, and it would be torn down under them: go at once.
     logging.shutdown()

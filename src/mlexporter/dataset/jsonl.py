@@ -103,6 +103,7 @@ class JsonlDataset(TextDataset):
             columns = {key: _column(features, key[1]) for key in keys if only is None or key in only}
         names = _union(rows)
         seen |= names
+        predictions: list[object] | None = None
         for name in names:
             if self._nested and name not in self._fields:
                 if name not in ("features", "model", "error"):
@@ -110,20 +111,24 @@ class JsonlDataset(TextDataset):
                 continue
             key = self.key(name)
             if self._is_prediction(name):
-                self._add_prediction(columns, [row.get(name) for row in rows], only)
+                predictions = self._add_prediction(columns, [row.get(name) for row in rows], only)
             elif key is not None and (only is None or key in only):
                 # the probability of a predicted class is the confidence, whatever else says so
                 columns.setdefault(key, _column(rows, name))
         times = None if self._time is None else self._times([row.get(self._time) for row in rows], lines)
-        return Chunk(len(rows), columns, times)
+        return Chunk(len(rows), columns, times, predictions)
 
     @staticmethod
-    def _add_prediction(columns: dict[Key, Cells], values: list[object], only: Collection[Key] | None) -> None:
+    def _add_prediction(
+        columns: dict[Key, Cells], values: list[object], only: Collection[Key] | None
+    ) -> list[object] | None:
+        """Add classes and their probabilities; the predictions as they are where these are not all of them."""
         classes, confidences, _ = split_probabilities(values)
         for name, given in ((PREDICTION_COLUMN, classes), (CONFIDENCE_COLUMN, confidences)):
             key = (Role.PREDICTION, name)
             if given is not None and (only is None or key in only):
                 columns[key] = kept_values(list(given))
+        return values if confidences is not None else None
 
 
 def _union(rows: Sequence[dict[str, Any]]) -> dict[str, None]:

@@ -42,12 +42,15 @@ class Chunk(msgspec.Struct, frozen=True):
         rows: how many.
         columns: `rows` cells each.
         times: of the rows, as Unix seconds, NaN where missing; None where no column was named for them.
+        predictions: as they were sent, where some are objects of class to probability: `columns` has the most probable
+            class and its probability in their place. None where `columns` has them as they were sent.
 
     """
 
     rows: int
     columns: dict[Key, Cells]
     times: Floats | None = None
+    predictions: list[object] | None = None
 
 
 def chunk_rows(columns: int) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from mlexporter import metrics
 from mlexporter.categories import shorten
 from mlexporter.edges import Floats, Ints
+from mlexporter.estimates import estimated, gap
 from mlexporter.expectation import TIERS
 from mlexporter.exposition.text import Families, add_histogram, prefix
 from mlexporter.feedback import DELAY_BUCKETS, RIGHT
@@ -14,7 +15,7 @@ from mlexporter.labels import interval
 from mlexporter.metrics import Metric, retracted
 from mlexporter.outcome_profile import ClassProfile
 from mlexporter.outcomes import RESIDUAL_SUMS, OutcomeBinner, OutcomeCounts, exported_starts
-from mlexporter.performance import PerformanceValue, estimated, gap, realised
+from mlexporter.performance import FigureValue, realised
 from mlexporter.snapshot import VersionSnapshot
 
 _ONE_SUM = {
@@ -160,13 +161,13 @@ def _add_performance(
 ) -> None:
     """What labels show, what the baseline promised, what is estimated, and how far that is off."""
 
-    def add(by_name: Mapping[str, Metric], values: Sequence[PerformanceValue], **more: str) -> None:
+    def add(by_name: Mapping[str, Metric], values: Sequence[FigureValue], **more: str) -> None:
         for each in values:
             of_class = {} if each.of_class is None else {"class": lines.name_of(each.of_class)}
             metric = by_name[each.figure]
             families[metric.name].add_one(metric.name, {**labels, **of_class, **more}, each.value)
 
-    def add_errors(metric: Metric, values: Sequence[PerformanceValue], **more: str) -> None:
+    def add_errors(metric: Metric, values: Sequence[FigureValue], **more: str) -> None:
         for each in values:
             if each.of_class is None and not np.isnan(each.standard_error):
                 own = {**labels, "figure": each.figure, **more}

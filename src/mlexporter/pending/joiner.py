@@ -1,0 +1,406 @@
+"""The thread that writes predictions and labels to the store: in batches, off the request path.
+
+Requests hand over whole columns and go on; what the store cannot take in time is dropped and counted. Only who brings
+labels waits for them to be kept, for a bounded time and in bounded number.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from mlexporter.pending.offers import Offer
+from mlexporter.pending.records import (
+    Direct,
+    Joined,
+    Label,
+    Lost,
+    PendingStore,
+    Prediction,
+    StoreError,
+    Totals,
+    Waiting,
+)
+from mlexporter.samples import Batch
+
+QUEUE_ROWS: Final = 200_000
+QUEUE_BYTES: Final = 32 * 1024 * 1024
+LABEL_ROWS: Final = 200_000
+WAITING_REQUESTS: Final = 4
+CHUNK_ROWS: Final = 20_000
+"""Predictions per write: an index in random order takes 20,000 rows at a third of the cost per row of 5,000."""
+CHUNK_LABELS: Final = 5_000
+"""Labels per write: they take more of the interpreter's time."""
+LINGER_SECONDS: Final = 0.25
+"""Predictions wait for company this long, unless a chunk is full or labels come."""
+FORGET_SECONDS: Final = 3.0
+FORGET_CHANGES: Final = 40_000
+"""After so many rows the store is held to its limit at once: no more of them than one call of it deletes."""
+FIRST_RETRY_SECONDS: Final = 0.1
+LAST_RETRY_SECONDS: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Overloaded(StoreError):  # noqa: N818 - it says what is the case
+    """Too many labels wait to be kept. It is worth a retry, later."""
+
+
+class Tally(Protocol):
+    """Matches that were counted, ready to be installed once they are kept."""
+
+    @property
+    def totals(self) -> Totals:
+        """What is to be kept of it."""
+
+
+class Sink(Protocol):
+    """Who counts matches. Called from the joiner's thread."""
+
+    def tally(self, joined: Joined, direct: Sequence[Direct]) -> Tally:
+        """What the installed counts become with these matches. Changes nothing: the write may fail after it."""
+
+    def install(self, tally: Tally) -> None:
+        """Take the last tally over: it is kept now."""
+
+    def lost(self, lost: Lost) -> None:
+        """Count what was given up."""
+
+    def waiting(self, waiting: Waiting) -> None:
+        """Show what waits now."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How the store fares.
+
+    Attributes:
+        up: whether its last call worked.
+        errors: calls of it that failed.
+        queued_rows: predictions that are not written yet; rows without an id among them.
+        dropped: predictions that were given up before they were written: the queue was full, their id too long, or
+            they cannot be written.
+        writes: transactions that were committed.
+        write_seconds: time that they took.
+
+    """
+
+    up: bool = True
+    errors: int = 0
+    queued_rows: int = 0
+    dropped: int = 0
+    writes: int = 0
+    write_seconds: float = 0.0
+
+
+class _Request(msgspec.Struct, eq=False):
+    """Labels that somebody waits for, and how far they are written."""
+
+    labels: Sequence[Label]
+    predictions: Sequence[Prediction]
+    direct: Sequence[Direct]
+    done: threading.Event
+    taken: int = 0
+    error: str | None = None
+
+    @property
+    def size(self) -> int:
+        # outcomes that need no join are counted at once, with the first rows
+        return max(len(self.labels), len(self.predictions), 1)
+
+
+class _Work(msgspec.Struct):
+    """One write: rows, who waits for them, and how much of the queue they are."""
+
+    predictions: list[Prediction] = []
+    labels: list[Label] = []
+    direct: list[Direct] = []
+    finished: list[_Request] = []
+    rows: int = 0
+
+
+class Joiner:
+    """Writes what requests bring, in a thread that runs `run`.
+
+    Args:
+        store: used by that thread alone.
+        sink: who counts.
+        clock: Unix time in seconds.
+
+    """
+
+    def __init__(self, store: PendingStore, sink: Sink, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._sink = sink
+        self._clock = clock
+        self._changed = threading.Condition()
+        # under the lock of _changed
+        self._offers: deque[Offer] = deque()
+        self._requests: deque[_Request] = deque()
+        self._queued_rows = self._queued_bytes = 0
+        self._submitting = 0
+        self._dropped = self._errors = self._writes = 0
+        self._write_seconds = 0.0
+        self._failing_since: float | None = None
+        self._stop_at: float | None = None
+        self._running = False
+        # of the thread
+        self._forget_at = 0.0
+        self._since_forget = 0
+
+    # -- for requests -------------------------------------------------------------------------------------------------
+
+    def offer(self, model: str, version: str, batch: Batch, now: float) -> None:
+        """Have the predictions of a batch wait for their labels, those that have an id; its labels come with them.
+
+        Never waits and never fails. What does not fit into the queue is dropped.
+
+        Args:
+            model: that predicted.
+            version: of it.
+            batch: its samples.
+            now: Unix time.
+
+        """
+        offer = Offer.of(model, version, batch, now)
+        if offer is None:
+            return
+        with self._changed:
+            rows, weight = self._queued_rows + offer.size, self._queued_bytes + offer.weight
+            if self._stop_at is not None or rows > QUEUE_ROWS or weight > QUEUE_BYTES:
+                self._dropped += offer.size
+                return
+            self._offers.append(offer)
+            self._queued_rows, self._queued_bytes = rows, weight
+            if rows >= CHUNK_ROWS:
+                self._changed.notify_all()
+
+    def submit(
+        self,
+        labels: Sequence[Label],
+        predictions: Sequence[Prediction] = (),
+        direct: Sequence[Direct] = (),
+        timeout: float = 2.0,
+    ) -> None:
+        """Keep labels, and predictions that came with them, and wait until they are kept.
+
+        After an error some of them may be kept, or will be: a label by id that comes again is not counted again.
+
+        Args:
+            labels: in the order in which they are to be taken.
+            predictions: go before them.
+            direct: outcomes without an id, to be counted only.
+            timeout: seconds.
+
+        Raises:
+            Overloaded: too many others wait.
+            StoreError: the store cannot be used, or took longer.
+
+        """
+        request = _Request(labels, predictions, direct, threading.Event())
+        with self._changed:
+            self._admit(request, timeout)
+            self._requests.append(request)
+            self._submitting += 1
+            self._changed.notify_all()
+        try:
+            done = request.done.wait(timeout)
+        finally:
+            with self._changed:
+                self._submitting -= 1
+                if request in self._requests:  # nobody waits for it any more, and its sender will send it again
+                    self._requests.remove(request)
+        if not done:
+            raise StoreError(f"labels could not be kept within {timeout:g} s; send them again")
+        if request.error is not None:
+            raise StoreError(request.error)
+
+    def _admit(self, request: _Request, timeout: float) -> None:
+        """Refuse at once what would wait in vain. Under the lock."""
+        if self._stop_at is not None:
+            raise StoreError("the server is stopping; send the labels again")
+        if self._failing_since is not None and time.monotonic() - self._failing_since > timeout:
+            raise StoreError("the store of pending predictions is down; send the labels later")
+        rows = request.size + sum(other.size for other in self._requests)
+        full = self._requests and rows > LABEL_ROWS
+        if full or self._submitting >= WAITING_REQUESTS:
+            raise Overloaded("too many labels wait to be kept; send them later")
+
+    def health(self) -> Health:
+        """How the store fares."""
+        with self._changed:
+            return Health(
+                self._failing_since is None,
+                self._errors,
+                self._queued_rows,
+                self._dropped,
+                self._writes,
+                self._write_seconds,
+            )
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Write what is queued, for at most this many seconds, and end the thread. What is left is dropped."""
+        with self._changed:
+            if self._stop_at is None:
+                self._stop_at = time.monotonic() + timeout
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._running, timeout)
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Write what comes until `stop`."""
+        with self._changed:
+            self._running = True
+        try:
+            while self._wait():
+                work = self._next()
+                if work.predictions or work.labels or work.direct:
+                    self._perform(work)
+                self._finish(work)
+                self._since_forget += len(work.predictions) + len(work.labels)
+                if time.monotonic() >= self._forget_at or self._since_forget >= FORGET_CHANGES:
+                    self._forget()
+        finally:
+            with self._changed:
+                self._give_up()
+                self._running = False
+                self._changed.notify_all()
+
+    def _wait(self) -> bool:
+        """Wait for something to do; False where it is time to end."""
+        with self._changed:
+            if self._stop_at is None:
+                self._changed.wait_for(
+                    lambda: self._requests or self._queued_rows >= CHUNK_ROWS or self._stop_at is not None,
+                    LINGER_SECONDS,
+                )
+            if self._stop_at is None:
+                return True
+            return bool(self._requests or self._offers) and time.monotonic() < self._stop_at
+
+    def _next(self) -> _Work:
+        """The oldest labels and predictions, no more than one write takes."""
+        work = _Work()
+        parts: list[tuple[Offer, int, int]] = []
+        with self._changed:
+            room = CHUNK_LABELS
+            while self._requests and room > 0:
+                request = self._requests[0]
+                begin, request.taken = request.taken, request.taken + room
+                work.direct += request.direct if not begin else ()
+                work.predictions += request.predictions[begin : request.taken]
+                work.labels += request.labels[begin : request.taken]
+                room = request.taken - request.size
+                if room >= 0:
+                    work.finished.append(self._requests.popleft())
+            while self._offers and work.rows < CHUNK_ROWS:
+                offer = self._offers[0]
+                begin, offer.taken = offer.taken, min(offer.size, offer.taken + CHUNK_ROWS - work.rows)
+                parts.append((offer, begin, offer.taken))
+                work.rows += offer.taken - begin
+                if offer.taken == offer.size:
+                    self._offers.popleft()
+                    self._queued_bytes -= offer.weight
+        into = work.predictions, work.labels, work.direct
+        dropped = sum(offer.encode(begin, end, *into) for offer, begin, end in parts)
+        with self._changed:
+            self._dropped += dropped
+        return work
+
+    def _perform(self, work: _Work) -> None:
+        """Write, again and again while the store fails; nothing of it is counted before it is kept."""
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                self._write(work)
+            except StoreError as error:
+                self._failed(error)
+                if not self._pause(pause):
+                    self._drop(work, "the server is stopping; send the labels again")
+                    return
+                pause = min(2 * pause, LAST_RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - a bug in one write must not end the next ones
+                rows = {"predictions": len(work.predictions), "labels": len(work.labels)}
+                _log.error("predictions and labels cannot be joined, and are dropped", extra=rows, exc_info=error)
+                self._drop(work, "labels could not be joined")
+                return
+            else:
+                return
+
+    def _write(self, work: _Work) -> None:
+        tallies: list[Tally] = []
+
+        def totals(joined: Joined) -> Totals:
+            tallies.append(self._sink.tally(joined, work.direct))
+            return tallies[-1].totals
+
+        begin = time.perf_counter()
+        self._store.apply(work.predictions, work.labels, totals)
+        elapsed = time.perf_counter() - begin
+        with self._changed:
+            self._writes += 1
+            self._write_seconds += elapsed
+            self._failing_since = None
+        self._sink.install(tallies[-1])
+
+    def _finish(self, work: _Work) -> None:
+        """Take written or dropped rows off the queue, and tell who waits."""
+        with self._changed:
+            self._queued_rows -= work.rows
+        for request in work.finished:
+            request.done.set()
+
+    def _drop(self, work: _Work, why: str) -> None:
+        with self._changed:
+            self._dropped += len(work.predictions)
+        for request in work.finished:
+            request.error = why
+
+    def _give_up(self) -> None:
+        """Drop what is left at the end. Under the lock."""
+        self._dropped += sum(offer.size - offer.taken for offer in self._offers)
+        self._queued_rows = self._queued_bytes = 0
+        self._offers.clear()
+        for request in self._requests:
+            request.error = "the server is stopping; send the labels again"
+            request.done.set()
+        self._requests.clear()
+
+    def _forget(self) -> None:
+        """Have the store give up what is too old or too much, and show what waits."""
+        self._forget_at = time.monotonic() + FORGET_SECONDS
+        self._since_forget = 0
+        try:
+            lost = self._store.forget(self._clock())
+            self._sink.lost(lost)
+            self._sink.waiting(self._store.waiting())
+            with self._changed:
+                self._failing_since = None
+        except StoreError as error:
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a bug must not end the thread
+            _log.error("what waits too long for its label cannot be given up", exc_info=error)
+
+    def _failed(self, error: StoreError) -> None:
+        with self._changed:
+            self._errors += 1
+            first = self._failing_since is None
+            if first:
+                self._failing_since = time.monotonic()
+        if first:
+            _log.warning("predictions and labels wait in memory: %s", error)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the next try; False where there is no time left for one."""
+        with self._changed:
+            if self._stop_at is None:
+                self._changed.wait_for(lambda: self._stop_at is not None, seconds)
+                return True
+            left = self._stop_at - time.monotonic()
+        if left > 0:
+            time.sleep(min(seconds, left))
+        return left > seconds

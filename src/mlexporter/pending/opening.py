@@ -1,0 +1,57 @@
+"""Which store predictions wait in: a Redis that replicas share, a file, or memory."""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from mlexporter.config import Config, LabelsConfig
+from mlexporter.pending.records import PendingStore, StoreError
+from mlexporter.pending.sqlite import SqliteStore
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME: Final = "pending.sqlite"
+MEMORY_ROWS: Final = 200_000
+"""Predictions that wait at most where they wait in memory: some 40 MiB."""
+
+
+def open_store(config: Config, folder: Path | None) -> PendingStore:
+    """The store that a configuration names. It may be down: that shows when it is used.
+
+    Args:
+        config: with a shared store, perhaps, and the horizons of models.
+        folder: of files; None keeps all in memory.
+
+    Raises:
+        ImportError: the package of the shared store is not installed.
+
+    """
+    horizons: dict[str, float] = {}
+    for model in config.models:
+        horizons[model.name] = max(horizons.get(model.name, 0.0), model.labels.horizon)
+    default = LabelsConfig().horizon
+
+    def horizon(model: str) -> float:
+        return horizons.get(model, default)
+
+    most = config.labels.max_rows
+    if config.labels.store is not None:
+        from mlexporter.pending.redis import RedisStore
+
+        return RedisStore(config.labels.store, horizon, max_rows=most)
+    if folder is None:
+        return SqliteStore(None, horizon, max_rows=min(most, MEMORY_ROWS))
+    with contextlib.suppress(OSError):  # the store says what is wrong when it is used, and works once it is right
+        folder.mkdir(parents=True, exist_ok=True)
+    return SqliteStore(folder / FILE_NAME, horizon, max_rows=most)
+
+
+def kept_totals(store: PendingStore) -> Mapping[str, bytes]:
+    """What was counted by an exporter before this one; nothing where the store is down."""
+    try:
+        return store.totals()
+    except StoreError as error:
+        logger.warning("outcomes are counted from 0", extra={"error": str(error)})
+        return {}
