@@ -145,7 +145,7 @@ def test_every_metric_has_an_example() -> None:
 @pytest.mark.parametrize("path", DOCS, ids=_IDS)
 def test_every_metric_that_is_named_exists(path: Path) -> None:
     text = _RECORDED.sub("", path.read_text(encoding="utf-8"))
-    named = set(re.findall(r"(?<![\w/])mlexporter_[a-z_]*[a-z](?![a-z_(])", text))
+    named = set(re.findall(r"(?<![\w/])mlexporter_[a-z0-9_]*[a-z0-9](?![a-z0-9_(])", text))
     assert sorted(named - _NAMES) == []
 
 
