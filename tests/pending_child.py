@@ -7,13 +7,14 @@ counted by number, sum and sum of squares, so that one that is lost or counted t
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import orjson
 
 from mlexporter.pending.joiner import Joiner
-from mlexporter.pending.records import Joined, Label, Lost, Prediction, Totals, Waiting
+from mlexporter.pending.records import Direct, Joined, Label, Lost, Prediction, Totals, Waiting
 from mlexporter.pending.sqlite import SqliteStore
 
 NAMES = ("count", "sum", "squares")
@@ -31,7 +32,7 @@ class Counter:
     def __init__(self, totals: Totals) -> None:
         self.counted = Counted(tuple(int(totals.get(name, b"0")) for name in NAMES))
 
-    def tally(self, joined: Joined) -> Counted:
+    def tally(self, joined: Joined, direct: Sequence[Direct]) -> Counted:
         numbers = [int(match.prediction) for match in joined.matches if match.replaced is None]
         added = len(numbers), sum(numbers), sum(number**2 for number in numbers)
         return Counted(tuple(old + new for old, new in zip(self.counted.values, added, strict=True)))

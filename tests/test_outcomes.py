@@ -316,8 +316,8 @@ def test_the_reference_is_what_was_counted(profile: ClassProfile, rows: list[tup
 
 def test_how_wrong_and_what_was_said() -> None:
     binner = OutcomeBinner(BINARY)
-    np.testing.assert_equal(binner.right([0.9, 0.1, 0.9, 7], [1, 1, 0, 1]), [0.0, 1.0, 1.0, np.nan])
+    np.testing.assert_equal(binner.wrongness([0.9, 0.1, 0.9, 7], [1, 1, 0, 1]), [0.0, 1.0, 1.0, np.nan])
     assert binner.said([0.9, 0.1, None]).tolist() == [1, 0, -1]
     binner = OutcomeBinner(NUMBERS)
-    np.testing.assert_equal(binner.right([1.0, 5.0, None], [4.0, 5.0, 1.0]), [3.0, 0.0, np.nan])
+    np.testing.assert_equal(binner.wrongness([1.0, 5.0, None], [4.0, 5.0, 1.0]), [3.0, 0.0, np.nan])
     assert binner.said([-1.0, 0.0, 5.0, 11.0, math.nan]).tolist() == [0, 0, 1, 2, -1]

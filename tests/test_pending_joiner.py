@@ -19,7 +19,17 @@ import pytest
 import pending_child
 from mlexporter.pending import joiner as module
 from mlexporter.pending.joiner import Joiner, Overloaded
-from mlexporter.pending.records import Joined, Label, Lost, PendingStore, Prediction, StoreError, Totals, Waiting
+from mlexporter.pending.records import (
+    Direct,
+    Joined,
+    Label,
+    Lost,
+    PendingStore,
+    Prediction,
+    StoreError,
+    Totals,
+    Waiting,
+)
 from mlexporter.pending.sqlite import SqliteStore
 from mlexporter.samples import Batch
 
@@ -48,7 +58,7 @@ class Sink:
         self.shown = Waiting()
         self.broken = False
 
-    def tally(self, joined: Joined) -> Sum:
+    def tally(self, joined: Joined, direct: Sequence[Direct]) -> Sum:
         self.tallies += 1
         if self.broken:
             raise ZeroDivisionError("secret value")
@@ -114,7 +124,7 @@ class Store:
 
 
 @contextmanager
-def running(store: PendingStore, sink: Sink, clock: Callable[[], float] = lambda: 100.0) -> Iterator[Joiner[Sum]]:
+def running(store: PendingStore, sink: Sink, clock: Callable[[], float] = lambda: 100.0) -> Iterator[Joiner]:
     joiner = Joiner(store, sink, clock)
     thread = threading.Thread(target=joiner.run)
     thread.start()

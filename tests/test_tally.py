@@ -29,7 +29,8 @@ def one(joined: Joined, direct: tuple[Direct, ...] = (), of: Side | None = None)
 
 
 def confusion(increment: Increment) -> list[list[int]]:
-    return BINARY.confusion(increment.totals.outcomes.bins).tolist()
+    found: list[list[int]] = BINARY.confusion(increment.totals.outcomes.bins).tolist()
+    return found
 
 
 def test_matches_are_counted_by_what_was_said_and_what_was_true() -> None:

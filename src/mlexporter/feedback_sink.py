@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from mlexporter.feedback import encoded
-from mlexporter.pending.joiner import Tally
 from mlexporter.pending.records import Direct, Joined, Lost, Totals, VersionKey, Waiting
 from mlexporter.registry import Registry, Version, key_of
 from mlexporter.samples import Rejection
@@ -63,9 +62,8 @@ class FeedbackSink:
         found = self._registry.resolve(model, version, self._clock())
         return None if isinstance(found, Rejection) else found
 
-    def install(self, tally: Tally) -> None:
+    def install(self, tally: FeedbackTally) -> None:
         """Let what was tallied and written down be seen."""
-        assert isinstance(tally, FeedbackTally)
         with self._lock:
             now = self._clock()
             for (model, name), increment in tally.increments.items():

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -125,7 +125,7 @@ class _Work(msgspec.Struct):
     rows: int = 0
 
 
-class Joiner(Generic[T]):
+class Joiner:
     """Writes what requests bring, in a thread that runs `run`.
 
     Args:
@@ -135,7 +135,7 @@ class Joiner(Generic[T]):
 
     """
 
-    def __init__(self, store: PendingStore, sink: Sink[T], clock: Callable[[], float]) -> None:
+    def __init__(self, store: PendingStore, sink: Sink[Any], clock: Callable[[], float]) -> None:
         self._store = store
         self._sink = sink
         self._clock = clock
@@ -335,7 +335,7 @@ class Joiner(Generic[T]):
                 return
 
     def _write(self, work: _Work) -> None:
-        tallies: list[T] = []
+        tallies: list[Tally] = []
 
         def totals(joined: Joined) -> Totals:
             tallies.append(self._sink.tally(joined, work.direct))
