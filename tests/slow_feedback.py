@@ -45,9 +45,10 @@ class SlowFeedback:
         self.add("predictions_pending", feedback.pending)
         for reason, count in feedback.expired.items():
             self.add("predictions_expired_total", count, reason)
-        for end, counts in (("_total", totals.outcomes), ("_retracted_total", totals.retracted)):
-            self._add_counts(end, counts)
-        self._add_figures()
+        if self.binner.reference is not None or totals.tracked or totals.labels:
+            for end, counts in (("_total", totals.outcomes), ("_retracted_total", totals.retracted)):
+                self._add_counts(end, counts)
+            self._add_figures()
         if feedback.concept is not None:
             for tier, label in enumerate(("warn", "page")):
                 if feedback.concept.log_evidence[tier] > -math.inf:

@@ -516,7 +516,7 @@ def test_head(exporter: Exporter) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/samples/", "/metric", "/metrics/", "/api/v1/models/x/baseline", "/v1/labels", "*"]
+    "path", ["/v1/samples/", "/metric", "/metrics/", "/api/v1/models/x/baseline", "/v1/label", "*"]
 )
 def test_other_paths_are_404(exporter: Exporter, path: str) -> None:
     answer = exporter.call("GET", path)
@@ -656,7 +656,7 @@ def test_both_forms_tell_the_same(exporter: Exporter) -> None:
 
 def test_the_page_of_an_exporter_that_knows_nothing(discovering: Exporter) -> None:
     text = discovering.call("GET", "/metrics").body.decode()
-    assert {family.name for family in parse_text(text)} >= {"mlexporter_samples", "mlexporter_build_info"}
+    assert {family.name for family in parse_text(text)} >= {"mlexporter_samples_rejected", "mlexporter_build_info"}
     other = discovering.call("GET", "/metrics", headers={"Accept": OPENMETRICS}).body.decode()
     assert list(parse_openmetrics(other))  # type: ignore[no-untyped-call]
     assert discovering.counted("mlexporter_series") == 0

@@ -51,7 +51,7 @@ class FeedbackLines:
 
     def __init__(self, version: VersionSnapshot, binner: OutcomeBinner) -> None:
         self.binner = binner
-        labels = {"model": version.model, "version": version.version}
+        self.labels = labels = {"model": version.model, "version": version.version}
         self._names = {name: name if name == "__other__" else shorten(name) for name in binner.classes}
         self._classes = [self._names[name] for name in binner.classes]
         self.baseline = realised(binner, binner.reference) if binner.reference is not None else []
@@ -145,8 +145,12 @@ def add_feedback(families: Families, version: VersionSnapshot, lines: FeedbackLi
     add(metrics.PREDICTIONS_PENDING, feedback.pending)
     for reason, count in feedback.expired.items():
         add(metrics.PREDICTIONS_EXPIRED, count, reason=reason)
-    lines.add_counts(families, (totals.outcomes, totals.retracted))
-    _add_performance(families, version, lines, labels)
+    # hundreds of series, which are not for models that nobody sends labels for
+    if lines.binner.reference is not None or totals.tracked or totals.labels:
+        lines.add_counts(families, (totals.outcomes, totals.retracted))
+        _add_performance(families, version, lines, labels)
+    for window, scores in feedback.scores:
+        _add_figures(families, metrics.PERFORMANCE_ESTIMATED, estimated(lines.binner, scores), lines, window=window)
     if feedback.concept is not None:
         for tier, evidence, tolerance in zip(
             TIERS, feedback.concept.log_evidence.tolist(), feedback.concept.tolerance.tolist(), strict=True
@@ -159,13 +163,7 @@ def add_feedback(families: Families, version: VersionSnapshot, lines: FeedbackLi
 def _add_performance(
     families: Families, version: VersionSnapshot, lines: FeedbackLines, labels: Mapping[str, str]
 ) -> None:
-    """What labels show, what the baseline promised, what is estimated, and how far that is off."""
-
-    def add(by_name: Mapping[str, Metric], values: Sequence[FigureValue], **more: str) -> None:
-        for each in values:
-            of_class = {} if each.of_class is None else {"class": lines.name_of(each.of_class)}
-            metric = by_name[each.figure]
-            families[metric.name].add_one(metric.name, {**labels, **of_class, **more}, each.value)
+    """What labels show, what the baseline promised, and how far estimates are off."""
 
     def add_errors(metric: Metric, values: Sequence[FigureValue], **more: str) -> None:
         for each in values:
@@ -177,17 +175,24 @@ def _add_performance(
     if binner.reference is not None:
         name = metrics.PERFORMANCE_BASELINE_OUTCOMES.name
         families[name].add_one(name, labels, binner.reference.rows)
-        add(metrics.PERFORMANCE_BASELINE, lines.baseline)
+        _add_figures(families, metrics.PERFORMANCE_BASELINE, lines.baseline, lines)
         add_errors(metrics.PERFORMANCE_BASELINE_STANDARD_ERROR, lines.baseline)
     for window, counts in version.feedback.windows:
         name = metrics.PERFORMANCE_OUTCOMES.name
         families[name].add_one(name, {**labels, "window": window}, counts.rows)
         values = realised(binner, counts)
-        add(metrics.PERFORMANCE, values, window=window)
+        _add_figures(families, metrics.PERFORMANCE, values, lines, window=window)
         add_errors(metrics.PERFORMANCE_STANDARD_ERROR, values, window=window)
-        add(metrics.PERFORMANCE_GAP, gap(binner, counts), window=window)
-    for window, scores in version.feedback.scores:
-        add(metrics.PERFORMANCE_ESTIMATED, estimated(binner, scores), window=window)
+        _add_figures(families, metrics.PERFORMANCE_GAP, gap(binner, counts), lines, window=window)
+
+
+def _add_figures(
+    families: Families, by_name: Mapping[str, Metric], values: Sequence[FigureValue], lines: FeedbackLines, **more: str
+) -> None:
+    for each in values:
+        of_class = {} if each.of_class is None else {"class": lines.name_of(each.of_class)}
+        name = by_name[each.figure].name
+        families[name].add_one(name, {**lines.labels, **of_class, **more}, each.value)
 
 
 def add_comparison(families: Families, version: VersionSnapshot) -> None:
