@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from conftest import Clock, baseline, categorical, numeric
-from joining import joiner_of
+from joining import joiner_of, running
 from mlexporter import __version__, decode, server, slow_clients
 from mlexporter import baseline as baseline_files
 from mlexporter.baseline import Baseline
 from mlexporter.config import Config, DiscoveryConfig, LimitsConfig, ModelConfig
 from mlexporter.logs import Formatter
-from mlexporter.samples import Reason
+from mlexporter.pending.joiner import Overloaded
+from mlexporter.pending.records import StoreError
+from mlexporter.samples import Reason, Role
 from mlexporter.server import Application
 from mlexporter.slow_clients import BodyReader
 from mlexporter.store import Store
@@ -871,3 +874,92 @@ def test_a_model_that_nobody_monitors_is_404_whatever_else_is_wrong(exporter: Ex
         (2, "not_an_object"),
     ]
     assert exporter.post({"model": "churn", "samples": [7]}, content_type="application/json").code == 200
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judged() -> Iterator[Exporter]:
+    """An exporter of a binary model whose join runs."""
+    profile = baseline(numeric("prediction", (0.0, 0.5, 1.0), [0.25, 0.75] * 500, role=Role.PREDICTION))
+    made = Exporter(Config(models=(ModelConfig(name="m", version="1", task="binary"),)), {("m", "1"): profile})
+    with running(made.joiner):
+        yield made
+
+
+def sent(exporter: Exporter, path: str, document: object) -> Answer:
+    return exporter.call("POST", path, json.dumps(document).encode(), {"Content-Type": "application/json"})
+
+
+def outcomes(exporter: Exporter) -> dict[tuple[str, str], float]:
+    """By predicted and actual class, once what was offered is joined."""
+    text = exporter.call("GET", "/metrics").body.decode()
+    found = re.findall(
+        r'^mlexporter_outcomes_total\{actual="(.)",model="m",predicted="(.)",version="1"\} (\S+)$', text, re.M
+    )
+    return {(predicted, actual): float(count) for actual, predicted, count in found if float(count)}
+
+
+def test_labels_by_id_are_joined(judged: Exporter) -> None:
+    samples = [{"id": f"r{i}", "features": {}, "prediction": score} for i, score in enumerate((0.9, 0.8, 0.2))]
+    assert sent(judged, "/v1/samples", {"samples": samples}).json["accepted"] == 3
+    answer = sent(judged, "/v1/labels", {"labels": [{"id": "r0", "label": 1}, {"id": "r1", "label": 0}]})
+    assert (answer.code, answer.json) == (200, {"accepted": 2, "rejected": 0, "errors": []})
+    # a label of a prediction that comes later, in columns
+    assert sent(judged, "/v1/labels", {"columns": {"id": ["r2", "r3"], "label": [0, True]}}).json["accepted"] == 2
+    assert sent(judged, "/v1/samples", {"id": "r3", "features": {}, "prediction": 0.6}).code == 200
+    sent(judged, "/v1/labels", {"id": "r0", "label": 1})  # said again, and a wait for what was offered
+    eventually(lambda: sum(outcomes(judged).values()) == 4)
+    assert outcomes(judged) == {("1", "1"): 2, ("1", "0"): 1, ("0", "0"): 1}
+    assert judged.counted("mlexporter_labels_repeated_total") == 1
+
+
+def test_labels_with_their_predictions_are_counted(judged: Exporter) -> None:
+    together = [
+        {"prediction": 0.9, "label": 1},
+        {"prediction": "0", "label": "1"},
+        {"id": "x", "prediction": 0.1, "label": 0},
+    ]
+    assert sent(judged, "/v1/labels", {"labels": together}).json["accepted"] == 3
+    at_once = [{"features": {}, "prediction": 0.7, "label": 0}, {"features": {}, "prediction": 0.7}]
+    assert sent(judged, "/v1/samples", {"samples": at_once}).json["accepted"] == 2
+    eventually(lambda: sum(outcomes(judged).values()) == 4)
+    assert outcomes(judged) == {("1", "1"): 1, ("0", "1"): 1, ("0", "0"): 1, ("1", "0"): 1}
+
+
+def test_labels_of_unknown_models_are_404_and_make_none_known(judged: Exporter) -> None:
+    answer = sent(judged, "/v1/labels", {"model": "n", "labels": [{"id": "a", "label": 1}]})
+    assert (answer.code, answer.json["errors"][0]["reason"]) == (404, "unknown_model")
+    assert 'model="n"' not in judged.call("GET", "/metrics").body.decode()
+
+
+def test_one_bad_label_never_costs_its_neighbours(judged: Exporter) -> None:
+    labels = [{"id": "a", "label": None}, {"id": "b", "label": 1}, {"label": 1}, 7]
+    answer = sent(judged, "/v1/labels", {"labels": labels}).json
+    assert (answer["accepted"], answer["rejected"]) == (1, 3)
+    assert [error["reason"] for error in answer["errors"]] == ["invalid_label", "missing_id", "not_an_object"]
+
+
+def test_labels_are_refused_while_they_cannot_be_kept(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(exporter.joiner, "submit", down)
+    answer = sent(exporter, "/v1/labels", {"id": "a", "label": 1})
+    assert (answer.code, answer.json["reason"], answer.headers["Retry-After"]) == (503, "store_unavailable", "1")
+    monkeypatch.setattr(exporter.joiner, "submit", overloaded)
+    answer = sent(exporter, "/v1/labels", {"id": "a", "label": 1})
+    assert (answer.code, answer.json["reason"], answer.headers["Retry-After"]) == (503, "overloaded", "1")
+
+
+def overloaded(*_: object) -> None:
+    raise Overloaded("too many labels wait")
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
