@@ -296,7 +296,13 @@ class Joiner(Generic[T]):
                 if offer.taken == offer.size:
                     self._offers.popleft()
                     self._queued_bytes -= offer.weight
-        dropped = sum(offer.encode(begin, end, work.predictions, work.labels) for offer, begin, end in parts)
+        dropped = 0
+        for offer, begin, end in parts:
+            try:
+                dropped += offer.encode(begin, end, work.predictions, work.labels)
+            except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the next ones
+                dropped += end - begin
+                _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
         with self._changed:
             self._dropped += dropped
         return work

@@ -12,7 +12,7 @@ VersionKey = tuple[str, str]
 """Names of a model and a version of it."""
 
 
-class Prediction(msgspec.Struct, frozen=True):
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One that waits for its label.
 
     Attributes:
@@ -29,7 +29,7 @@ class Prediction(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Label(msgspec.Struct, frozen=True):
+class Label(msgspec.Struct, frozen=True, gc=False):
     """A true label.
 
     Attributes:
@@ -47,7 +47,7 @@ class Label(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A prediction whose label is known now, or whose label was corrected.
 
     Attributes:
