@@ -14,16 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import msgspec
 
 from mlexporter.pending.offers import Offer
-from mlexporter.pending.records import (
-    Joined,
-    Label,
-    Lost,
-    PendingStore,
-    Prediction,
-    StoreError,
-    Totals,
-    Waiting,
-)
+from mlexporter.pending.records import Joined, Label, Lost, PendingStore, Prediction, StoreError, Totals, Waiting
 from mlexporter.samples import Batch
 
 QUEUE_ROWS: Final = 200_000
@@ -34,8 +25,8 @@ CHUNK_ROWS: Final = 20_000
 """Predictions per write: an index in random order takes 20,000 rows at a third of the cost per row of 5,000."""
 CHUNK_LABELS: Final = 5_000
 """Labels per write: they take more of the interpreter's time."""
-LINGER_SECONDS: Final = 0.25
-"""Predictions wait for company this long, unless a chunk is full or labels come."""
+LINGER_SECONDS: Final = 1.0
+"""Predictions wait for company this long, unless a chunk is full or labels come: large writes are the cheap ones."""
 FORGET_SECONDS: Final = 3.0
 FORGET_CHANGES: Final = 40_000
 """After so many rows the store is held to its limit at once: no more of them than one call of it deletes."""

@@ -71,8 +71,8 @@ class Match(msgspec.Struct, frozen=True, gc=False):
 class Pair(msgspec.Struct, frozen=True):
     """Predictions of two versions for the same id.
 
-    Each pair is told once when both predictions are there (`label` is None), and once when both predictions and the
-    label are there. Corrections of a label do not tell it again.
+    Each pair is told once when both predictions are there (`label` is None), and once when both predictions and a
+    label are there, whichever of the two versions it was given for. Corrections of a label do not tell it again.
     """
 
     model: str
