@@ -1,5 +1,6 @@
 """The thread that joins: with stores that fail, hang and are killed."""
 
+import json
 import logging
 import random
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 import pending_child
 from mlexporter.pending import joiner as module
 from mlexporter.pending.joiner import Joiner, Overloaded
+from mlexporter.pending.offers import Offer
 from mlexporter.pending.records import (
     Direct,
     Joined,
@@ -200,6 +202,22 @@ def test_what_a_batch_offers() -> None:
     assert joiner.health().dropped == 3  # huge, 257 characters, and the object that is no JSON
 
 
+@pytest.mark.parametrize("values", [[0.1, 1, True, None, float("nan"), -1e300], (2**64, 1, 0.1), ("a,b", 1), (None,)])
+def test_each_row_keeps_its_own_value(values: Sequence[object]) -> None:
+    names = [f"{i}" for i in range(len(values))]
+    offer = Offer.of("m", "1", batch(names, values), 5.0)
+    assert offer is not None
+    predictions: list[Prediction] = []
+    dropped = offer.encode(0, 1, predictions, []) + offer.encode(1, len(values), predictions, [])
+    # the standard library's word for it
+    written = {name: json.dumps(value) for name, value in zip(names, values, strict=True)}
+    expected = {name: text for name, text in written.items() if text not in ("null", "NaN", str(2**64))}
+    assert {prediction.id: json.loads(prediction.value) for prediction in predictions} == {
+        name: json.loads(text) for name, text in expected.items()
+    }
+    assert dropped == (2**64 in values)
+
+
 def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 100)
     monkeypatch.setattr(module, "CHUNK_LABELS", 30)
@@ -341,6 +359,8 @@ def test_a_bug_costs_one_chunk(caplog: pytest.LogCaptureFixture) -> None:
     with running(store, sink) as joiner:
         joiner.offer("m", "1", batch(["a", "b"]), 5.0)
         until(lambda: joiner.health().dropped == 2)
+        joiner.offer("m", "1", batch([1, 2, 3]), 5.0)  # type: ignore[list-item]
+        until(lambda: joiner.health().dropped == 5)
         with pytest.raises(StoreError, match="joined"):
             joiner.submit(told("a"))
         sink.broken = False
@@ -349,7 +369,7 @@ def test_a_bug_costs_one_chunk(caplog: pytest.LogCaptureFixture) -> None:
     assert sink.sum == Sum(tracked=1, matched=1)
     assert joiner.health().errors == 0
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == 2
+    assert len(errors) == 3
     assert not any("secret" in record.getMessage() for record in errors)
 
 
@@ -414,7 +434,7 @@ def test_killed_at_any_moment_every_label_counts_once(tmp_path: Path) -> None:
     predicted, labelled = [*numbers[:15_000], *numbers[:1000]], [*numbers[5000:], *numbers[8000:9000]]
     generator.shuffle(predicted)
     generator.shuffle(labelled)
-    lines = [orjson.dumps([predicted[i::80], labelled[i::80]]) + b"\n" for i in range(80)]
+    lines = [orjson.dumps([predicted[i::150], labelled[i::150]]) + b"\n" for i in range(150)]
     kills, lives = 0, 0
     while lines:
         lives += 1
@@ -423,7 +443,7 @@ def test_killed_at_any_moment_every_label_counts_once(tmp_path: Path) -> None:
         )
         assert child.stdin is not None
         assert child.stdout is not None
-        killer = threading.Timer(generator.uniform(0, 0.1), child.kill)
+        killer = threading.Timer(generator.uniform(0, 0.05), child.kill)
         try:
             while lines:
                 child.stdin.write(lines[0])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,6 +102,21 @@ def test_ids_may_be_any_text(name: str) -> None:
         ("m", "1"): 3
     }
     assert len(store.apply([], [told(name)], nothing).matches) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["a\0b", "ß🙂\u2028", '"\\\\"', "", 1e-300, 0.1 + 0.2, -(2**63), 2**64 - 1, {"k\0": 0.5}, True]
+)
+def test_values_come_back_as_they_were(value: object) -> None:
+    store = store_of()
+    written = orjson.dumps(value)
+    store.apply([predicted("a", written)], [told("b", written)], nothing)
+    (match,) = store.apply([], [told("a", written)], nothing).matches
+    assert (match.prediction, match.label) == (written, written)
+    (match,) = store.apply([predicted("b")], [], nothing).matches
+    assert match.label == written
+    (match,) = store.apply([], [told("b", b"0")], nothing).matches
+    assert match.replaced == (written, 10.0)
 
 
 def test_the_hash_of_an_id_never_changes() -> None:

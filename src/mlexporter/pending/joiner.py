@@ -35,8 +35,8 @@ CHUNK_ROWS: Final = 20_000
 """Predictions per write: an index in random order takes 20,000 rows at a third of the cost per row of 5,000."""
 CHUNK_LABELS: Final = 5_000
 """Labels per write: they take more of the interpreter's time."""
-LINGER_SECONDS: Final = 0.25
-"""Predictions wait for company this long, unless a chunk is full or labels come."""
+LINGER_SECONDS: Final = 1.0
+"""Predictions wait for company this long, unless a chunk is full or labels come: large writes are the cheap ones."""
 FORGET_SECONDS: Final = 3.0
 FORGET_CHANGES: Final = 40_000
 """After so many rows the store is held to its limit at once: no more of them than one call of it deletes."""
@@ -308,8 +308,13 @@ class Joiner:
                 if offer.taken == offer.size:
                     self._offers.popleft()
                     self._queued_bytes -= offer.weight
-        into = work.predictions, work.labels, work.direct
-        dropped = sum(offer.encode(begin, end, *into) for offer, begin, end in parts)
+        dropped = 0
+        for offer, begin, end in parts:
+            try:
+                dropped += offer.encode(begin, end, work.predictions, work.labels, work.direct)
+            except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the next ones
+                dropped += end - begin
+                _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
         with self._changed:
             self._dropped += dropped
         return work

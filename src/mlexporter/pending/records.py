@@ -14,7 +14,7 @@ VersionKey = tuple[str, str]
 """Names of a model and a version of it."""
 
 
-class Prediction(msgspec.Struct, frozen=True):
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One that waits for its label.
 
     Attributes:
@@ -31,7 +31,7 @@ class Prediction(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Label(msgspec.Struct, frozen=True):
+class Label(msgspec.Struct, frozen=True, gc=False):
     """A true label.
 
     Attributes:
@@ -49,7 +49,7 @@ class Label(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A prediction whose label is known now, or whose label was corrected.
 
     Attributes:
@@ -86,8 +86,8 @@ class Direct(msgspec.Struct, frozen=True):
 class Pair(msgspec.Struct, frozen=True):
     """Predictions of two versions for the same id.
 
-    Each pair is told once when both predictions are there (`label` is None), and once when both predictions and the
-    label are there. Corrections of a label do not tell it again.
+    Each pair is told once when both predictions are there (`label` is None), and once when both predictions and a
+    label are there, whichever of the two versions it was given for. Corrections of a label do not tell it again.
     """
 
     model: str
@@ -142,7 +142,7 @@ def json_value(label: object) -> bytes:
     >>> json_value(1.0), json_value("yes"), json_value(True)
     (b'1', b'"yes"', b'true')
     """
-    if isinstance(label, float) and label.is_integer():
+    if isinstance(label, float) and label.is_integer() and abs(label) < 2**53:
         label = int(label)
     return orjson.dumps(label)
 
