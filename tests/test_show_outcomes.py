@@ -95,6 +95,11 @@ def test_warnings_of_few_outcomes(no: int, yes: int, expected: list[str]) -> Non
     assert render(baseline).count("\nwarning: ") == len(expected)
 
 
+def test_warning_of_few_numbers() -> None:
+    profile = profiled(np.arange(100.0), np.arange(100.0), "regression")
+    assert outcome_warnings(profile) == ["only 100 outcomes: below 2,000 the alarm of concept drift is coarse"]
+
+
 def test_the_page_fits_its_width_and_is_safe_to_print() -> None:
     names = [f"odd\x1b[31m{i} {'x' * 60}" for i in range(20)]
     labels = [names[i % 20] for i in range(3000)]
