@@ -1,14 +1,20 @@
-"""`python -m benchmarks [compute] [alarm] [serving] [rules]`: prints every budget beside what is measured."""
+"""`python -m benchmarks [compute] [alarm] [serving] [rules] [estimation]`: every budget beside what is measured."""
 
 import platform
 import sys
 
 import numpy as np
 
-from benchmarks import alarm, compute, rules, serving
+from benchmarks import alarm, compute, estimation, rules, serving
 from benchmarks.harness import Report
 
-SUITES = {"compute": compute.run, "alarm": alarm.run, "serving": serving.run, "rules": rules.run}
+SUITES = {
+    "compute": compute.run,
+    "alarm": alarm.run,
+    "serving": serving.run,
+    "rules": rules.run,
+    "estimation": estimation.run,
+}
 
 if __name__ == "__main__":
     print(

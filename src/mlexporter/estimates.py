@@ -3,8 +3,8 @@
 That is confidence-based performance estimation: scores are calibrated by isotonic regression on the training data, and
 expected counts of right and wrong predictions take the place of counted ones (NannyML's documentation, "Estimation of
 Performance of the Monitored Model"; Garg, Balakrishnan, Lipton, Neyshabur and Sedghi, "Leveraging unlabeled data to
-predict out-of-distribution performance", ICLR 2022, for the idea and its limits). It sees what a change of the data does
-to a model; it cannot see concept drift, where the same score is worth something else: that is what `gap` is for.
+predict out-of-distribution performance", ICLR 2022, for the idea and its limits). It sees what a change of the data
+does to a model; it cannot see concept drift, where the same score is worth something else: that is what `gap` is for.
 """
 
 from functools import lru_cache
@@ -25,6 +25,7 @@ from mlexporter.performance import (
     realised,
     roc_figures,
     scored_rows,
+    without_debts,
 )
 
 MIN_REFERENCE: Final = 2000
@@ -84,25 +85,27 @@ def gap(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
     else than it was in training, which is concept drift.
 
     Returns:
-        Of each figure that is both shown and estimated. The mean over classes is left out where the two are not over the
-        same classes; all are where more than one outcome in a hundred has no score.
+        Of each figure that is both shown and estimated. The mean over classes is left out where the two are not over
+        the same classes, and everything where more than one outcome in a hundred has no score.
 
     """
+    counts = without_debts(counts)
     if not binner.scored or scored_rows(binner, counts.bins) < (1 - _UNSCORED) * counts.rows:
         return []
-    expected = {
-        (value.figure, value.of_class): value.value for value in estimated(binner, binner.score_counts(counts.bins))
-    }
-    if not expected:
-        return []
-    shown = {(value.figure, value.of_class): value.value for value in realised(binner, counts)}
+    expected = _by_name(estimated(binner, binner.score_counts(counts.bins)))
+    shown = _by_name(realised(binner, counts)) if expected else {}
     values = []
-    for figure, name in shown.keys() & expected.keys():
+    for (figure, name), value in shown.items():
         # which classes a mean is over: for precision and recall, too, those that have an F1
         over = figure if figure == "roc_auc_ratio" else "f1_ratio"
-        if name not in (MACRO, WEIGHTED) or _classes_with(over, shown) == _classes_with(over, expected):
-            values.append(FigureValue(figure, name, shown[figure, name] - expected[figure, name]))
+        alike = name not in (MACRO, WEIGHTED) or _classes_with(over, shown) == _classes_with(over, expected)
+        if (figure, name) in expected and alike:
+            values.append(FigureValue(figure, name, value - expected[figure, name]))
     return values
+
+
+def _by_name(values: list[FigureValue]) -> dict[tuple[str, str | None], float]:
+    return {(value.figure, value.of_class): value.value for value in values}
 
 
 def _classes_with(figure: str, values: dict[tuple[str, str | None], float]) -> set[str | None]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlexporter.baseline import LARGEST
-from mlexporter.binning import to_floats
+from mlexporter.binning import Bools, to_floats
 from mlexporter.categories import category_of
 from mlexporter.edges import Floats, Ints
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
@@ -133,18 +133,20 @@ class OutcomeBinner:
         read = self._read(predictions)
         actual = self._class_indices(labels)
         usable = (read.predicted != _INVALID) & (actual != _INVALID)
-        predicted, actual, scores = read.predicted[usable], actual[usable], read.scores[usable]
+        read, actual = read.of(usable), actual[usable]
+        predicted = read.predicted
         counts = self.zero()
         width = len(self.classes)
         counts.bins[: self._scores_at] = np.bincount(predicted * width + actual, minlength=width * width)
-        scored = ~np.isnan(scores).any(axis=1) if self.score_bins else np.zeros(len(predicted), np.bool_)
-        self._count_scored(counts, predicted[scored], actual[scored], scores[scored])
+        if self.score_bins:
+            self._count_scored(counts, read.of(read.scored), actual[read.scored])
         return OutcomeCounts(counts.bins, counts.sums, len(predicted), len(labels) - len(predicted))
 
-    def _count_scored(self, counts: OutcomeCounts, predicted: Ints, actual: Ints, scores: Floats) -> None:
+    def _count_scored(self, counts: OutcomeCounts, read: "_Read", actual: Ints) -> None:
         """Add outcomes with scores to counts, in place."""
-        if not len(predicted):
+        if not len(actual):
             return
+        predicted, scores, confidence = read.predicted, read.scores, read.confidence
         first = len(self.classes) - len(self.scored) - (self._other != _INVALID)
         truth = actual[:, None] == np.arange(first, first + len(self.scored))
         bins, sums = counts.bins, counts.sums
@@ -155,7 +157,6 @@ class OutcomeBinner:
             bins[self._scores_at + 2 * begin : self._scores_at + 2 * end] = cells
             sums[begin:end] = np.bincount(index, scores[:, k], int(end - begin))
         if self.confidence_bins:
-            confidence = scores.max(axis=1)
             index = predicted * self.confidence_bins + _bin(self._confidence_edges, confidence)
             size = len(self.classes) * self.confidence_bins
             bins[self._confidence_at :] = np.bincount(2 * index + (predicted == actual), minlength=2 * size)
@@ -200,13 +201,12 @@ class OutcomeBinner:
         if not self.score_bins:
             return counts
         read = self._read(predictions)
-        scored = (read.predicted != _INVALID) & ~np.isnan(read.scores).any(axis=1)
-        predicted, scores = read.predicted[scored], read.scores[scored]
+        read = read.of(read.scored)
         for k, edges in enumerate(self._edges):
             begin, end = self._score_starts[k], self._score_starts[k + 1]
-            counts[begin:end] = np.bincount(_bin(edges, scores[:, k]), minlength=int(end - begin))
-        if self.confidence_bins and len(scores):
-            index = predicted * self.confidence_bins + _bin(self._confidence_edges, scores.max(axis=1))
+            counts[begin:end] = np.bincount(_bin(edges, read.scores[:, k]), minlength=int(end - begin))
+        if self.confidence_bins:
+            index = read.predicted * self.confidence_bins + _bin(self._confidence_edges, read.confidence)
             counts[self._score_starts[-1] :] = np.bincount(index, minlength=len(self.classes) * self.confidence_bins)
         return counts
 
@@ -236,7 +236,7 @@ class OutcomeBinner:
         if len(self.scored) == 1:
             return self._read_binary(predictions)
         n, width = len(predictions), len(self.scored)
-        scores = np.full((n, width), np.nan)
+        scores, confidence = np.full((n, width), np.nan), np.full(n, np.nan)
         predicted = self._class_indices(predictions)
         for i, value in enumerate(predictions):
             if isinstance(value, dict) and value:
@@ -244,9 +244,10 @@ class OutcomeBinner:
                 if np.isnan(given).any() or given.min() < 0 or given.max() > 1:
                     continue
                 predicted[i] = self._class_index(max(value, key=value.__getitem__))
+                confidence[i] = given.max()
                 if width:
                     scores[i] = [value.get(name, 0.0) for name in self.scored]
-        return _Read(predicted, scores)
+        return _Read(predicted, scores, confidence)
 
     def _read_binary(self, predictions: Sequence[object]) -> "_Read":
         assert isinstance(self.profile, ClassProfile)
@@ -264,7 +265,7 @@ class OutcomeBinner:
             inside = (scores >= 0) & (scores <= 1)
         scores[~inside] = np.nan
         predicted[inside] = scores[inside] >= self.profile.threshold
-        return _Read(predicted, scores[:, None])
+        return _Read(predicted, scores[:, None], np.maximum(scores, 1.0 - scores))
 
     def _positive_probability(self, probabilities: Mapping[Any, Any]) -> float:
         by_class = {self._class_index(name): value for name, value in probabilities.items()}
@@ -284,7 +285,8 @@ class OutcomeBinner:
             return _INVALID
         if found is not None:
             return found
-        return self._other if isinstance(category_of(value), str) else _INVALID
+        category = category_of(value)
+        return self._lookup.get(category, self._other) if isinstance(category, str) else _INVALID
 
     # -- views of the flat vectors ------------------------------------------------------------------------------------
 
@@ -332,10 +334,28 @@ class OutcomeBinner:
 
 
 class _Read(msgspec.Struct, frozen=True):
-    """Predictions: (n,) class, -1 where unusable; (n, scored classes) scores, NaN where there are none."""
+    """Predictions as arrays.
+
+    Attributes:
+        predicted: (n,) class, -1 where unusable.
+        scores: (n, scored classes), NaN where there are none.
+        confidence: (n,) probability of the predicted class, which need not be a scored one; NaN likewise.
+
+    """
 
     predicted: Ints
     scores: Floats
+    confidence: Floats
+
+    @property
+    def scored(self) -> Bools:
+        """(n,) whether a prediction has scores."""
+        scored: Bools = (self.predicted != _INVALID) & ~np.isnan(self.scores).any(axis=1)
+        return scored
+
+    def of(self, rows: Bools) -> "_Read":
+        """Those of some rows."""
+        return _Read(self.predicted[rows], self.scores[rows], self.confidence[rows])
 
 
 def _bin(edges: Floats, values: Floats) -> NDArray[np.intp]:
