@@ -223,6 +223,16 @@ def test_csv_decimal_comma_is_told(write: Write) -> None:
 # -- JSONL ------------------------------------------------------------------------------------------------------------
 
 
+def test_jsonl_predictions_are_given_as_they_were_sent_too(write: Write) -> None:
+    def predictions(text: str, name: str = "prediction") -> object:
+        (chunk,) = open_dataset(write("a.jsonl", text), DataConfig(prediction=name)).chunks({})
+        return chunk.predictions
+
+    given = '{"score": {"yes": 0.25, "no": 0.75}, "x": 1}\n{"score": "no"}\n{"x": 3}\n'
+    assert predictions(given, "score") == [{"yes": 0.25, "no": 0.75}, "no", None]
+    assert predictions('{"prediction": "yes"}\n{"prediction": 0.5}\n') is None
+
+
 def test_jsonl_flat(write: Write) -> None:
     path = write(
         "a.jsonl",

@@ -383,6 +383,29 @@ def test_counts_of_two_halves_give_the_figures_of_the_whole(task: str) -> None:
     assert len(whole) > 4
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_correction_of_what_came_before_the_window(task: str) -> None:
+    predictions: list[object]
+    right: list[object]
+    wrong: list[object]
+    if task == "binary":
+        scores, truth = binary_scores("easy", 400)
+        binner, predictions = OutcomeBinner(binary_profile(scores)), [*scores.tolist()]
+        right, wrong = truth.tolist(), (1 - truth).tolist()
+    else:
+        probabilities, truth = class_scores(400)
+        binner, predictions = OutcomeBinner(class_profile(probabilities)), [*objects(probabilities)]
+        right, wrong = [CLASSES[i] for i in truth], [CLASSES[i - 1] for i in truth]
+    before, after = binner.count(predictions, wrong), binner.count(predictions, right)
+    window = OutcomeCounts(3 * after.bins - before.bins, 3 * after.sums - before.sums, 800, 0)
+    assert (window.bins < 0).any()
+    values = realised(binner, window)
+    assert values_of(values)["accuracy_ratio", None] > values_of(realised(binner, after))["accuracy_ratio", None] - 0.05
+    assert all(math.isfinite(value.value) for value in values)
+    shares = [value.value for value in values if value.figure.endswith("_ratio") and "calibration" not in value.figure]
+    assert all(0 <= share <= 1 for share in shares)
+
+
 def test_only_figures_of_the_table_are_told() -> None:
     probabilities, labels = class_scores(1000)
     by_class = {figure.name: figure.by_class for figure in FIGURES}

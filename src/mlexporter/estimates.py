@@ -25,6 +25,7 @@ from mlexporter.performance import (
     realised,
     roc_figures,
     scored_rows,
+    without_debts,
 )
 
 MIN_REFERENCE: Final = 2000
@@ -88,6 +89,7 @@ def gap(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
         the same classes, and everything where more than one outcome in a hundred has no score.
 
     """
+    counts = without_debts(counts)
     if not binner.scored or scored_rows(binner, counts.bins) < (1 - _UNSCORED) * counts.rows:
         return []
     expected = _by_name(estimated(binner, binner.score_counts(counts.bins)))

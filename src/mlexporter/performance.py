@@ -55,6 +55,7 @@ def realised(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
         return []
     if not isinstance(binner.profile, ClassProfile):
         return _error_figures(dict(zip(RESIDUAL_SUMS, counts.sums.tolist(), strict=True)), counts.rows)
+    counts = without_debts(counts)
     values = confusion_figures(binner, binner.confusion(counts.bins))
     if scored_rows(binner, counts.bins) >= MIN_OUTCOMES:
         cells = {name: binner.scores(counts.bins, k) for k, name in enumerate(binner.scored)}
@@ -62,6 +63,11 @@ def realised(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
         values += _average_precisions(binner, cells)
         values += _loss_figures(binner, counts)
     return values
+
+
+def without_debts(counts: OutcomeCounts) -> OutcomeCounts:
+    """Counts of which none is under 0, as it is where a correction took back what was counted before the window."""
+    return msgspec.structs.replace(counts, bins=np.maximum(counts.bins, 0))
 
 
 def scored_rows(binner: OutcomeBinner, bins: Ints) -> int:

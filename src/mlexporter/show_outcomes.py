@@ -13,7 +13,7 @@ from mlexporter.terminal import aligned, clipped, printable
 
 FEW_OUTCOMES: Final = 2_000
 FEW_OF_CLASS: Final = 50
-_CONSEQUENCE: Final = "nothing is estimated without labels, and the alarm of concept drift is coarse"
+_COARSE: Final = "the alarm of concept drift is coarse"
 _LISTED: Final = 5
 _LONGEST_NAME: Final = 40
 
@@ -36,13 +36,15 @@ def outcomes_table(profile: OutcomeProfile) -> list[str]:
 def outcome_warnings(profile: OutcomeProfile) -> list[str]:
     """What a person should know before relying on outcomes."""
     notes: list[str] = []
+    classes = isinstance(profile, ClassProfile)
+    consequence = f"nothing is estimated without labels, and {_COARSE}" if classes else _COARSE
     if profile.rows < FEW_OUTCOMES:
-        notes.append(f"only {profile.rows:,} outcomes: below {FEW_OUTCOMES:,} {_CONSEQUENCE}")
+        notes.append(f"only {profile.rows:,} outcomes: below {FEW_OUTCOMES:,} {consequence}")
     if isinstance(profile, ClassProfile) and profile.rows:
         actual = OutcomeBinner(profile).confusion(np.array(profile.bins)).sum(axis=0).tolist()
         few = [f"{name} ({rows})" for name, rows in zip(profile.classes, actual, strict=False) if rows < FEW_OF_CLASS]
         if few:
-            notes.append(f"few outcomes of class {_names(few)}: below {FEW_OF_CLASS} {_CONSEQUENCE}")
+            notes.append(f"few outcomes of class {_names(few)}: below {FEW_OF_CLASS} {consequence}")
     return notes
 
 
