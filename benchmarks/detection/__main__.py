@@ -5,11 +5,11 @@ import sys
 import time
 from dataclasses import replace
 
-from benchmarks.detection import clearing, clusters, comparison, days, patience, seasons
+from benchmarks.detection import clearing, clusters, comparison, days, outcomes, patience, seasons
 from benchmarks.detection.calendar_streams import Volume
 from benchmarks.detection.report import Report
 
-NAMES = ("comparison", "clusters", "seasons", "days", "clearing", "patience")
+NAMES = ("comparison", "clusters", "seasons", "days", "clearing", "patience", "outcomes")
 
 
 class Sizes:
@@ -22,6 +22,7 @@ class Sizes:
         self.days = days.Size()
         self.clearing = clearing.Size()
         self.patience = patience.Size()
+        self.outcomes = outcomes.Size()
         if short:
             self.comparison = comparison.Size((10_000,), columns=50, ticks=200, streams=10, lead=20)
             self.comparison = replace(self.comparison, changes=comparison.CHANGES[2:])
@@ -30,6 +31,7 @@ class Sizes:
             self.days = days.Size(Volume(days=14, seconds=120.0), streams=4, days=5)
             self.clearing = clearing.Size((10_000,), streams=20, ticks=200, after=50)
             self.patience = patience.Size(streams=20, ticks=400)
+            self.outcomes = outcomes.Size((10_000,), rates=(0.1,), drifting=(0.5,), streams=3, ticks=60, most=40)
 
     def with_streams(self, streams: int) -> None:
         """Simulate so many streams in each study."""
@@ -52,6 +54,8 @@ class Sizes:
                 clearing.run(report, seed, self.clearing)
             case "patience":
                 patience.run(report, seed, self.patience)
+            case "outcomes":
+                outcomes.run(report, seed, self.outcomes)
 
 
 def main() -> None:

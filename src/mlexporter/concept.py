@@ -123,7 +123,9 @@ class ConceptAlarm:
         any_rate = np.ones((count, len(least), 2))
         self._bets = make_bets(self._layout, q, self.stratum_tolerance, any_rate)
         self.expected: Floats = q.reshape(self._shape)
-        self._joint = JointBets.of(reference, self.expected, self.tolerance, ordered=strata.ordered)
+        self._joint = JointBets.of(
+            reference, self.expected, self.tolerance, self.stratum_tolerance, ordered=strata.ordered
+        )
         self._alternatives = np.maximum(self._joint.there.sum(axis=1), 1)
 
     @staticmethod

@@ -3,12 +3,12 @@
 S strata, O outcomes, E tiers, K alternatives. The reference has m_s outcomes in stratum s, m altogether, with the
 smoothed shares q_s; its share of the rows is mu_s = m_s / m. The null hypothesis is about outcomes given the stratum:
 
-    D(p) = sum over s of mu_s KL(q_s || p_s) <= eps
+    KL(q_s || p_s) <= eps_s  in each stratum, and  D(p) = sum over s of mu_s KL(q_s || p_s) <= eps
 
-As m D(p) is the log likelihood ratio of the reference itself, eps = chi-square(S (O - 1)) / (2 m) makes that a
+As m D(p) is the log likelihood ratio of the reference itself, eps = chi-square(S (O - 1)) / (2 m) makes the latter a
 confidence set for what the reference was drawn from: its errors in different strata are not all at their worst, nor in
 the same direction, at once. (Balls of each stratum alone have to allow for that, and with ten strata they are several
-times as large.)
+times as large. They are smaller where the accepted drift is more than the reference leaves open.)
 
 **E-value.** A block of outcomes has n_s in stratum s. Against an alternative p1, let p* be the point of the null with
 the least sum of n_s KL(p1_s || p_s). Then the product of e_s(x) = p1_s(x) / p*_s(x) over the outcomes x of the block
@@ -18,8 +18,9 @@ slope at p* towards p is the sum of n_s (E_{p_s} e_s - 1), which is minus that o
 so it is at most 0. Hence f(p) <= f(p*) = 0. If p wanders within the block, the sum of the logarithms is at most f of
 its mean in each stratum, which lies in the null as well where the strata come in the same proportions throughout.
 
-**Projection.** By Lagrange, p*_s = (v n_s p1_s + u mu_s q_s) / (v n_s + u mu_s), u + v = 1, with the one u for which
-D(p*) = eps; where a stratum has no outcomes it is q_s. D falls from D(p1) to 0 while u grows, so bisection finds it.
+**Projection.** By Lagrange, p*_s = (1 - w_s) p1_s + w_s q_s. Where only D binds, w_s = u mu_s / (u mu_s + (1 - u) n_s)
+with one u for all; where the stratum's own ball binds as well, w_s is larger, and what takes p1_s into that ball.
+D falls while u grows, so bisection finds the u for which it is eps, or 0 if the strata's balls are enough for that.
 """
 
 from typing import Final
@@ -34,6 +35,7 @@ from mlexporter.edges import Floats
 # Log-odds of an outcome beyond which no alternative goes.
 _FARTHEST: Final = 8.0
 _STEPS: Final = 35
+_PROJECTION_STEPS: Final = 25
 # No bet wins more with one block; the others less by as much as the best, so that it stays ahead after a flood.
 _MOST: Final = 600.0
 # What a bet that is not there pays: its capital is gone, and stays gone.
@@ -46,8 +48,9 @@ class JointBets(msgspec.Struct, frozen=True):
     Attributes:
         q: (S, O) smoothed shares of outcomes in the reference.
         shares: (S,) of the reference's rows.
-        tolerance: (E,) accepted divergences.
+        tolerance: (E,) accepted divergences, on average over the strata.
         alternatives: (E, K, S, O) shares of outcomes.
+        least: (E, K, S) what an alternative has to be mixed with of q to be in the ball of a stratum.
         there: (E, K) which of them exist.
 
     """
@@ -56,10 +59,11 @@ class JointBets(msgspec.Struct, frozen=True):
     shares: Floats
     tolerance: Floats
     alternatives: Floats
+    least: Floats
     there: NDArray[np.bool_]
 
     @staticmethod
-    def of(reference: Floats, q: Floats, tolerance: Floats, *, ordered: bool) -> "JointBets":
+    def of(reference: Floats, q: Floats, tolerance: Floats, stratum_tolerance: Floats, *, ordered: bool) -> "JointBets":
         """The bets against a reference.
 
         They lie on the paths q exp(t d), at the points with D = c eps for c in `SIZES`, for these directions d, both
@@ -70,7 +74,8 @@ class JointBets(msgspec.Struct, frozen=True):
         Args:
             reference: (S, O) counts.
             q: (S, O) their smoothed shares.
-            tolerance: (E,) accepted divergences.
+            tolerance: (E,) accepted divergences, on average over the strata.
+            stratum_tolerance: (E, S) accepted divergences of each.
             ordered: whether outcomes are in an order; where not, there are two of them.
 
         """
@@ -84,10 +89,9 @@ class JointBets(msgspec.Struct, frozen=True):
             middle = (low + high) / 2
             beyond = divergence(q, shares, _tilted(q, directions, middle)) > target
             low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
-        p = _tilted(q, directions, high)
-        return JointBets(
-            q, shares, tolerance, p.reshape(len(tolerance), -1, *q.shape), there.reshape(len(tolerance), -1)
-        )
+        p = _tilted(q, directions, high).reshape(len(tolerance), -1, *q.shape)
+        least = _least(q, p, stratum_tolerance[:, None])
+        return JointBets(q, shares, tolerance, p, least, there.reshape(len(tolerance), -1))
 
     def scores(self, counts: Floats) -> Floats:
         """(E, K) logarithms of the e-values of a block of (S, O) counts, at least one; -1e300 where no bet is."""
@@ -98,19 +102,17 @@ class JointBets(msgspec.Struct, frozen=True):
 
     def projections(self, rows: Floats) -> Floats:
         """(E, K, S, O) points of the null that are nearest to the alternatives for (S,) outcomes in the strata."""
-        own, shares = (rows / rows.sum())[:, None], self.shares[:, None]
-        # of p*: what it is made of without the reference (u = 0), and what each share of the reference adds to that
-        begin = own * self.alternatives
-        change = shares * self.q - begin
+        own = rows / rows.sum()
 
         def mixed(u: Floats) -> Floats:
-            u = u[..., None, None]
-            p: Floats = (begin + u * change) / (own + u * (shares - own))
+            u = u[..., None]
+            weight = np.maximum(u * self.shares / (u * self.shares + (1.0 - u) * own), self.least)[..., None]
+            p: Floats = self.alternatives + weight * (self.q - self.alternatives)
             return p
 
         low = np.full(self.there.shape, 1e-12)
         high = np.ones(self.there.shape)
-        for _ in range(_STEPS):
+        for _ in range(_PROJECTION_STEPS):
             middle = (low + high) / 2
             outside = divergence(self.q, self.shares, mixed(middle)) > self.tolerance[:, None]
             low, high = np.where(outside, middle, low), np.where(outside, high, middle)
@@ -147,6 +149,17 @@ def dispersion_ratio(counts: Floats, before: Floats) -> float | None:
     variance = (n * n_before * both * (rows - both) / (rows**2 * (rows - 1.0))).sum(axis=0)
     varies = variance > 0
     return float((difference[varies] ** 2 / variance[varies]).mean()) if varies.any() else None
+
+
+def _least(q: Floats, p: Floats, tolerance: Floats) -> Floats:
+    """(E, K, S) least share w of q with which (E, K, S, O) alternatives, (1 - w) p + w q, are in balls around q."""
+    low, high = np.zeros(p.shape[:-1]), np.ones(p.shape[:-1])
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        mixture = p + middle[..., None] * (q - p)
+        outside = (q * np.log(q / mixture)).sum(axis=-1) > tolerance
+        low, high = np.where(outside, middle, low), np.where(outside, high, middle)
+    return low
 
 
 def _tilted(q: Floats, directions: Floats, t: Floats) -> Floats:
