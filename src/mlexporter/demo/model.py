@@ -37,8 +37,8 @@ class Model:
         return scores
 
 
-def train(training: Sequence[Flight], held_out: Sequence[Flight], seed: int) -> Model:
-    """Fit on `training`, measure on `held_out`."""
+def train(training: Sequence[Flight], validation: Sequence[Flight], seed: int) -> Model:
+    """Fit on `training`, measure on `validation`."""
     try:
         from sklearn.metrics import roc_auc_score
         from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -48,8 +48,8 @@ def train(training: Sequence[Flight], held_out: Sequence[Flight], seed: int) -> 
     threads = ThreadpoolController()
     with _one_thread(threads):
         pipeline.fit(_table([flight.features for flight in training]), np.array([flight.late for flight in training]))
-        scores = pipeline.predict_proba(_table([flight.features for flight in held_out]))[:, 1]
-    return Model(pipeline, float(roc_auc_score(np.array([flight.late for flight in held_out]), scores)), threads)
+        scores = pipeline.predict_proba(_table([flight.features for flight in validation]))[:, 1]
+    return Model(pipeline, float(roc_auc_score(np.array([flight.late for flight in validation]), scores)), threads)
 
 
 def _one_thread(threads: Any) -> AbstractContextManager[object]:
@@ -59,11 +59,7 @@ def _one_thread(threads: Any) -> AbstractContextManager[object]:
 
 
 def _pipeline(seed: int) -> Any:
-    """Boosted trees that take categories and missing values as they are.
-
-    Kept small: a model that learns its training rows by heart scores them more sharply than new rows, and its
-    predictions on them would be no baseline for the live ones.
-    """
+    """Boosted trees that take categories and missing values as they are."""
     from sklearn.compose import make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline

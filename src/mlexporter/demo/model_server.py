@@ -17,15 +17,13 @@ import orjson
 
 from mlexporter.demo.data import FEATURES, Features
 from mlexporter.demo.model import MODEL, VERSION, Model
-from mlexporter.demo.wire import Address, Answer, Connection
+from mlexporter.demo.wire import Address, Connection, push
 
 MAX_ROWS = 10_000
 MAX_BODY_BYTES = 8 * 1024 * 1024
 QUEUE_SAMPLES = 20_000
 BATCH_SAMPLES = 1_000
 BATCH_SECONDS = 0.25
-ATTEMPTS = 3
-RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +113,12 @@ class SamplePusher:
             return [self._queue.popleft() for _ in range(min(BATCH_SAMPLES, len(self._queue)))]
 
     def _send(self, connection: Connection, batch: Sequence[Served]) -> tuple[int, int]:
-        """How many the exporter accepted and rejected; (0, 0) where it could not be told of them."""
-        body = column_form(batch)
-        for _ in range(ATTEMPTS):
-            wait = RETRY_SECONDS
-            try:
-                answer = connection.post("/v1/samples", body)
-            except OSError:
-                pass
-            else:
-                if answer.status != 503:
-                    return _outcome(answer, len(batch))
-                wait = answer.retry_after or wait
-            with self._changed:
-                if self._changed.wait_for(lambda: self._closing, wait):
-                    break
-        return 0, 0
+        """How many the exporter accepted and rejected."""
+        return push(connection, "/v1/samples", column_form(batch), len(batch), self._pause)
 
-
-def _outcome(answer: Answer, size: int) -> tuple[int, int]:
-    """Accepted and rejected by the exporter's own word; all are rejected where it says no."""
-    if answer.status != 200:
-        return 0, size
-    counts = orjson.loads(answer.body)
-    return int(counts["accepted"]), int(counts["rejected"])
+    def _pause(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closing, seconds)
 
 
 def column_form(batch: Sequence[Served]) -> bytes:

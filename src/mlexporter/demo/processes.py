@@ -205,6 +205,7 @@ class Exporter(Program):
 
     def __init__(self, config: Path, listen: str, address: Address, stop: StopSignals) -> None:
         command = [*COMMAND, "serve", f"--config.file={config}", f"--web.listen-address={listen}"]
+        command.append(f"--storage.path={config.with_name('state')}")  # where predictions wait for their labels
         super().__init__("the exporter", command, address, config.with_name("exporter.log"), stop)
 
 

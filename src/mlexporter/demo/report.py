@@ -9,8 +9,8 @@ import orjson
 
 from mlexporter.demo.data import Features
 from mlexporter.demo.model import MODEL, VERSION
-from mlexporter.demo.readings import PSI_LIMIT, Column, Readings, signs
-from mlexporter.demo.traffic import DRIFTS
+from mlexporter.demo.readings import FIGURES, PSI_LIMIT, Column, Feedback, Figure, Readings, signs
+from mlexporter.demo.traffic import CONCEPT_DRIFT, DRIFTS, Phase
 from mlexporter.demo.wire import Address
 
 # The least change of a number, as a share of it and in itself, that gets an arrow.
@@ -22,6 +22,10 @@ _HEADER = (
     + "".join(f"{name:>8} " for name in ("PSI", "noise", "JS", "KS", "W1"))
     + "  missing  evidence"
 )
+_FEEDBACK_HEADER = f"{'performance':<12}" + "".join(
+    f"{name:>11}" for name in ("labels", "estimated", "baseline", "gap")
+)
+_FIGURE_NAMES = {"accuracy_ratio": "accuracy", "roc_auc_ratio": "ROC AUC"}
 
 
 def say(text: str = "") -> None:
@@ -58,6 +62,31 @@ def table(readings: Readings, before: Readings | None, missing_before: Mapping[s
     return lines
 
 
+def feedback_table(readings: Readings) -> list[str]:
+    """What labels say: how many came and how late, the figures, and the evidence that the concept drifted."""
+    feedback = readings.feedback
+    share = feedback.labels / feedback.tracked if feedback.tracked else 0.0
+    delay = "" if feedback.delay is None else f", {feedback.delay:.1f} s after it on average"
+    lines = [
+        f"{feedback.labels:,.0f} labels found their prediction{delay}: {share:.0%} of all; "
+        f"{feedback.corrected:,.0f} corrected",
+        click.style(_FEEDBACK_HEADER, bold=True),
+    ]
+    for name in FIGURES:
+        figure = feedback.figures.get(name, Figure())
+        cells = (figure.realised, figure.estimated, figure.baseline)
+        gap = "-" if figure.gap is None else f"{figure.gap:+.4f}"
+        lines.append(
+            f"{_FIGURE_NAMES[name]:<12}"
+            + "".join(f"{'-' if value is None else format(value, '.4f'):>11}" for value in cells)
+            + f"{gap:>11}"
+        )
+    evidence = "-" if feedback.evidence is None else f"{feedback.evidence:.1f}"
+    threshold = "-" if readings.threshold is None else f"{readings.threshold:.1f}"
+    lines.append(f"concept drift: evidence {evidence}, pages from {threshold} on{_alarm(readings, feedback)}")
+    return lines
+
+
 def _note(column: Column, missing_before: Mapping[str, float]) -> str:
     if column.role == "prediction":
         return "  moved" if column.above_noise else ""
@@ -65,8 +94,8 @@ def _note(column: Column, missing_before: Mapping[str, float]) -> str:
     return click.style(f"  drift: {', '.join(reasons)}", fg="red", bold=True) if reasons else ""
 
 
-def _alarm(readings: Readings, column: Column) -> str:
-    return click.style("  PAGE", fg="red", bold=True) if readings.alarms(column) else ""
+def _alarm(readings: Readings, watched: Column | Feedback) -> str:
+    return click.style("  PAGE", fg="red", bold=True) if readings.alarms(watched) else ""
 
 
 def _arrows() -> tuple[str, str]:
@@ -116,13 +145,18 @@ def where_to_look(exporter: Address, model_server: Address, pid: int | None) -> 
 
 def what_to_try(exporter: Address, model_server: Address, example: Features) -> None:
     """Commands for another terminal."""
-    sample = {"model": MODEL, "version": VERSION, "samples": [{"features": example, "prediction": 0.83}]}
+    sample = {"model": MODEL, "version": VERSION, "samples": [{"id": "mine", "features": example, "prediction": 0.83}]}
+    label = {"model": MODEL, "id": "mine", "label": True}
     say(f"""Try in another terminal:
 
   # one sample of your own, and where it went
   curl -s -H 'Content-Type: application/json' {exporter.url}/v1/samples \\
     -d '{orjson.dumps(sample).decode()}'
   curl -s {exporter.url}/metrics | grep 'mlexporter_column_bin_total.*column="carrier"'
+
+  # what became of it
+  curl -s -H 'Content-Type: application/json' {exporter.url}/v1/labels -d '{orjson.dumps(label).decode()}'
+  curl -s {exporter.url}/metrics | grep mlexporter_outcomes_total
 
   # ask the model itself; it tells the exporter
   curl -s {model_server.url}/predict -d '[{orjson.dumps(example).decode()}]'
@@ -138,8 +172,12 @@ def what_to_try(exporter: Address, model_server: Address, example: Features) -> 
 """)
 
 
-def announce_drift() -> None:
+def announce(phase: Phase) -> None:
     """What goes wrong from now on."""
     say("From now on:")
+    if phase == Phase.CONCEPT:
+        say(f"  the truth {CONCEPT_DRIFT}")
+        say("            (no feature shows it, and the model cannot know)")
+        return
     for drift in DRIFTS:
-        say(f"  {drift.column:<8} {drift.what}")
+        say(f"  {drift.column:<9} {drift.what}")

@@ -1,7 +1,8 @@
-"""Live traffic: flights that the model has not seen, at first as they are, then with three things gone wrong.
+"""Live traffic: flights that the model has not seen, at first as they are, then with things gone wrong.
 
-What goes wrong changes values and nothing else. Which flights are sent never depends on them, so a column that
-is not named in `DRIFTS` keeps its distribution.
+First three features drift. That changes values and nothing else: which flights are sent never depends on them, so a
+column that is not named in `DRIFTS` keeps its distribution. Then the concept drifts: flights with the same features
+arrive later than they used to. No feature and no prediction shows that, only the truth does.
 """
 
 import random
@@ -9,18 +10,30 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import orjson
 
-from mlexporter.demo.data import Features, Flight, Value
+from mlexporter.demo.data import Flight, Value
+from mlexporter.demo.truth import LabelSender
 from mlexporter.demo.wire import Address, Connection
 
 # The last carrier code is one that the model and its baseline have never seen.
 RENAMED_CARRIERS = {"US": "AA", "EV": "XE"}
 MISSING_SHARE = 0.6
 
+LATER_MINUTES = 20
+
 LIVE_ROWS = 5
 LIVE_SECONDS = 0.05
+
+
+class Phase(IntEnum):
+    """What has gone wrong so far; what went wrong stays so."""
+
+    CLEAN = 0
+    FEATURES = 1
+    CONCEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +66,60 @@ DRIFTS = (
     Drift("visib", f"the visibility sensor's feed broke: {MISSING_SHARE:.0%} of its values are null", lose),
 )
 DRIFTED = frozenset(drift.column for drift in DRIFTS)
+CONCEPT_DRIFT = f"arrivals are congested: every flight lands {LATER_MINUTES} minutes later than it used to"
 
 
 class Traffic:
-    """An endless supply of held-out flights in random order, each once before any comes again."""
+    """An endless supply of flights in random order, each once before any comes again."""
 
     def __init__(self, flights: Sequence[Flight], seed: int) -> None:
-        self._rows = [flight.features for flight in flights]
+        self._flights = list(flights)
         self._rng = random.Random(seed)  # noqa: S311 - which flights are drawn is no secret
-        self._next = len(self._rows)
+        self._next = len(self._flights)
 
-    def batch(self, size: int, *, drifting: bool) -> list[Features]:
-        """The next `size` flights, with what has gone wrong where `drifting`."""
-        rows = [self._row() for _ in range(size)]
-        return [drifted(row, self._rng) for row in rows] if drifting else rows
+    def batch(self, size: int, phase: Phase) -> list[Flight]:
+        """The next `size` flights, with what has gone wrong by then."""
+        flights = [self._flight() for _ in range(size)]
+        return [drifted(flight, phase, self._rng) for flight in flights]
 
-    def _row(self) -> Features:
-        if self._next == len(self._rows):
-            self._rng.shuffle(self._rows)
+    def _flight(self) -> Flight:
+        if self._next == len(self._flights):
+            self._rng.shuffle(self._flights)
             self._next = 0
         self._next += 1
-        return self._rows[self._next - 1]
+        return self._flights[self._next - 1]
 
 
-def drifted(row: Features, rng: random.Random) -> Features:
-    """A copy of the row with every drift in it."""
-    return row | {drift.column: drift.change(row[drift.column], rng) for drift in DRIFTS}
+def drifted(flight: Flight, phase: Phase, rng: random.Random) -> Flight:
+    """The flight with all that has gone wrong by then."""
+    if phase == Phase.CLEAN:
+        return flight
+    row = flight.features
+    features = row | {drift.column: drift.change(row[drift.column], rng) for drift in DRIFTS}
+    return Flight(features, flight.delay + LATER_MINUTES if phase == Phase.CONCEPT else flight.delay)
 
 
 class Client:
-    """Asks the model server for predictions and counts what it got."""
+    """Asks the model server for predictions, counts what it got, and notes what becomes of the flights."""
 
-    def __init__(self, model_server: Address) -> None:
+    def __init__(self, model_server: Address, labels: LabelSender) -> None:
         self._connection = Connection(model_server)
+        self._labels = labels
         self.answered = 0
         self.failed = 0
 
-    def ask(self, rows: Sequence[Features]) -> None:
+    def ask(self, flights: Sequence[Flight]) -> None:
         """Have these flights predicted."""
         try:
-            status = self._connection.post("/predict", orjson.dumps(rows)).status
+            answer = self._connection.post("/predict", orjson.dumps([flight.features for flight in flights]))
         except OSError:
-            status = 0
-        if status == 200:
-            self.answered += len(rows)
+            self.failed += len(flights)
+            return
+        if answer.status == 200:
+            self._labels.learn(orjson.loads(answer.body)["ids"], flights)
+            self.answered += len(flights)
         else:
-            self.failed += len(rows)
+            self.failed += len(flights)
 
     def close(self) -> None:
         """Hang up."""
@@ -112,16 +133,16 @@ class LiveTraffic:
         self._traffic = traffic
         self._client = client
         self._stop = threading.Event()
-        self._drifting = threading.Event()
+        self._phase = Phase.CLEAN
         self._thread = threading.Thread(target=self._run, name="live-traffic", daemon=True)
 
     def start(self) -> None:
         """Begin with clean flights."""
         self._thread.start()
 
-    def drift(self) -> None:
-        """From now on things go wrong."""
-        self._drifting.set()
+    def enter(self, phase: Phase) -> None:
+        """From now on this goes wrong."""
+        self._phase = phase
 
     def close(self) -> None:
         """Stop."""
@@ -132,6 +153,6 @@ class LiveTraffic:
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            self._client.ask(self._traffic.batch(LIVE_ROWS, drifting=self._drifting.is_set()))
+            self._client.ask(self._traffic.batch(LIVE_ROWS, self._phase))
             # A machine that slept or was busy does not make up for it with a burst.
             due = max(due + LIVE_SECONDS, time.monotonic())

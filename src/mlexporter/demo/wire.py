@@ -1,11 +1,16 @@
 """A kept-alive HTTP connection to a server on this machine: all that the demo needs of a client."""
 
 import http.client
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import orjson
+
 TIMEOUT_SECONDS = 10.0
+ATTEMPTS = 3
+RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,43 @@ class Connection:
             self._connection.close()
             raise
         return Answer(response.status, content, _seconds(response.headers.get("Retry-After")))
+
+
+def push(connection: Connection, path: str, body: bytes, size: int, pause: Callable[[float], bool]) -> tuple[int, int]:
+    """Send samples or labels, and again where that may help.
+
+    Args:
+        connection: to the exporter.
+        path: of the exporter's.
+        body: that holds `size` of them.
+        size: how many.
+        pause: waits so many seconds; gives True where it is not worth to try again.
+
+    Returns:
+        How many the exporter accepted and rejected, by its own word; (0, 0) where it could not be told of them.
+
+    """
+    for _ in range(ATTEMPTS):
+        wait = RETRY_SECONDS
+        try:
+            answer = connection.post(path, body)
+        except OSError:
+            pass
+        else:
+            if answer.status != 503:
+                return _outcome(answer, size)
+            wait = answer.retry_after or wait
+        if pause(wait):
+            break
+    return 0, 0
+
+
+def _outcome(answer: Answer, size: int) -> tuple[int, int]:
+    """All are rejected where it says no."""
+    if answer.status != 200:
+        return 0, size
+    counts = orjson.loads(answer.body)
+    return int(counts["accepted"]), int(counts["rejected"])
 
 
 def _seconds(text: str | None) -> float | None:
