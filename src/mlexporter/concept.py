@@ -234,10 +234,9 @@ class ConceptAlarm:
 
 def _shrunk(strata: Evidence, factor: Floats, count: int) -> Evidence:
     """The evidence with all statistics times the (E,) factor of their tier, which leaves the best bet ahead."""
-    tilts = strata.tilts.reshape(len(strata.tilts), len(factor), -1) * factor[:, None]
     return Evidence(
         moves=strata.moves * factor[:, None, None],
-        tilts=tilts.reshape(strata.tilts.shape),
+        tilts=strata.tilts * np.repeat(factor, strata.tilts.shape[1] // len(factor)),
         rates=strata.rates,
         log_evidence=strata.log_evidence + np.log(factor)[:, None],
         dispersion=strata.dispersion,
