@@ -54,13 +54,17 @@ class Exporter:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.get(self.url + path, headers=given, timeout=20)
 
-    def post(self, content: object, **headers: str) -> requests.Response:
+    def post(self, content: object, *, path: str = "/v1/samples", **headers: str) -> requests.Response:
         """Send samples; bytes as they are, anything else as JSON."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         given = {"Content-Type": "application/json"} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
-        return self.session.post(f"{self.url}/v1/samples", data=body, headers=given, timeout=60)
+        return self.session.post(self.url + path, data=body, headers=given, timeout=60)
+
+    def label(self, content: object, **headers: str) -> requests.Response:
+        """Send labels, likewise."""
+        return self.post(content, path="/v1/labels", **headers)
 
     def connect(self, timeout: float = 15.0) -> socket.socket:
         """A connection for requests that no HTTP client would send."""
@@ -143,7 +147,9 @@ def exporters(folder: Path) -> Iterator[Start]:
     """Starts exporters, and ends them by their own process ids."""
     started: list[Exporter] = []
 
-    def start(*options: str, config: object = None, wait: bool = True) -> Exporter:
+    def start(
+        *options: str, config: object = None, wait: bool = True, before: Callable[[], None] | None = None
+    ) -> Exporter:
         port, number = free_port(), len(started)
         if config is not None:
             path = folder / f"mlexporter-{number}.yml"
@@ -152,7 +158,7 @@ def exporters(folder: Path) -> Iterator[Start]:
         log = folder / f"exporter-{number}.log"
         command = [sys.executable, "-m", "mlexporter", "serve", f"--web.listen-address=127.0.0.1:{port}", *options]
         with log.open("wb") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
+            process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder, preexec_fn=before)
         exporter = Exporter(process, port, log)
         started.append(exporter)
         if wait:
