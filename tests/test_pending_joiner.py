@@ -208,7 +208,7 @@ def test_each_row_keeps_its_own_value(values: Sequence[object]) -> None:
     offer = Offer.of("m", "1", batch(names, values), 5.0)
     assert offer is not None
     predictions: list[Prediction] = []
-    dropped = offer.encode(0, 1, predictions, []) + offer.encode(1, len(values), predictions, [])
+    dropped = offer.encode(0, 1, predictions, [], []) + offer.encode(1, len(values), predictions, [], [])
     # the standard library's word for it
     written = {name: json.dumps(value) for name, value in zip(names, values, strict=True)}
     expected = {name: text for name, text in written.items() if text not in ("null", "NaN", str(2**64))}
