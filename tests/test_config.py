@@ -534,12 +534,6 @@ def test_no_stores_and_no_password_in_the_message(url: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-<<<<<<< HEAD
-        "labels: URL", "labels: [URL]", "labels: {URL}", 'labels: {"URL": 1}', "URL: 1", "labels: {stroe: {URL: 1}}",
-        "labels: {store: [URL]}", "labels: {max_rows: 'URL'}", "windows: [URL]", "discovery: {enabled: URL}",
-        "models: [{name: a, labels: {horizon: URL}, task: URL, prediction: {threshold: 'URL'}}]",
-        "labels: {store: 'URL", "models: [{name: a, columns: {x: {timezone: URL}}}]", "labels: {store: 'URL secret'}",
-=======
         "labels: URL",
         "labels: [URL]",
         "labels: {URL}",
@@ -554,7 +548,6 @@ def test_no_stores_and_no_password_in_the_message(url: str) -> None:
         "labels: {store: 'URL",
         "models: [{name: a, columns: {x: {timezone: URL}}}]",
         "labels: {store: 'URL secret'}",
->>>>>>> 04207dfb4c80ac5324001f04ca3a210583f82482
         "URL",
     ],
 )

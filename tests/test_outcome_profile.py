@@ -163,11 +163,7 @@ def test_a_damaged_profile_is_no_baseline(tmp_path: Path) -> None:
     )
 
 
-<<<<<<< HEAD
-ODD: Any = [None, -1, 0, 1, 2**53, 2**64, 10**400, 0.5, 1e308, "", "a", [], [[]], [0.5, 0.1], {}, True]
-=======
 ODD: list[object] = [None, -1, 0, 1, 2**53, 2**64, 10**400, 0.5, 1e308, "", "a", [], [[]], [0.5, 0.1], {}, True]
->>>>>>> 04207dfb4c80ac5324001f04ca3a210583f82482
 
 
 @pytest.mark.parametrize("profile", WHOLE)
