@@ -1,17 +1,18 @@
-"""`python -m benchmarks [compute] [alarm] [serving] [rules] [estimation]`: every budget beside what is measured."""
+"""`python -m benchmarks [compute] [alarm] [serving] [feedback] [rules] [estimation]`: every budget beside what is measured."""
 
 import platform
 import sys
 
 import numpy as np
 
-from benchmarks import alarm, compute, estimation, rules, serving
+from benchmarks import alarm, compute, estimation, feedback, rules, serving
 from benchmarks.harness import Report
 
 SUITES = {
     "compute": compute.run,
     "alarm": alarm.run,
     "serving": serving.run,
+    "feedback": feedback.run,
     "rules": rules.run,
     "estimation": estimation.run,
 }

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from benchmarks.compute import baseline_of
 from benchmarks.harness import Report
 from mlexporter import baseline
+from mlexporter.baseline import Baseline
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 32
@@ -60,13 +61,13 @@ class Exporter:
 
 
 @contextlib.contextmanager
-def exporter(columns: int) -> Iterator[Exporter]:
-    """An exporter with a model of so many columns; stopped by its process id."""
+def exporter(profile: Baseline, *, stores: bool = False) -> Iterator[Exporter]:
+    """An exporter with a model of this baseline, perhaps with a folder for its state; stopped by its process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "baseline.json").write_bytes(baseline.encode(baseline_of(columns)))
+        (Path(folder) / "baseline.json").write_bytes(baseline.encode(profile))
         config = Path(folder) / "mlexporter.yml"
         config.write_text(
             "models:\n  - {name: bench, version: '1', baseline: baseline.json}\nlimits: {max_series: 1000000}\n"
@@ -81,6 +82,7 @@ def exporter(columns: int) -> Iterator[Exporter]:
                 f"--config.file={config}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--log.level=warning",
+                *([f"--storage.path={folder}/state"] if stores else []),
             ]
         )
         try:
@@ -149,7 +151,7 @@ def rates(columns: int, body: bytes, rows: int, connections: int, rounds: int = 
     per_cpu: list[float] = []
     per_second: list[float] = []
     client = ""
-    with exporter(columns) as running:
+    with exporter(baseline_of(columns)) as running:
         drive(running.port, body, 1, connections)
         for _ in range(rounds):
             before, cpu, start = running.samples(), running.cpu_seconds(), time.perf_counter()
@@ -218,10 +220,10 @@ def throughput(report: Report) -> None:
 
 def footprint(report: Report) -> None:
     report.heading("The process")
-    with exporter(20) as running:
+    with exporter(baseline_of(20)) as running:
         report.add("start to ready", f"{running.started:.2f} s", "1 s")
         report.add("resident, idle", f"{running.resident_mib():.0f} MiB", "110 MiB")
-    with exporter(100) as running:
+    with exporter(baseline_of(100)) as running:
         by_column, _ = bodies(100, 1000)
         sizes: list[float] = []
         for _ in range(6):

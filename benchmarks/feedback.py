@@ -1,0 +1,201 @@
+"""What the join costs: ingest of samples with ids against the same without, labels by id, a scrape with performance."""
+
+import json
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+import msgspec
+import numpy as np
+
+from benchmarks.compute import baseline_of
+from benchmarks.harness import Report, medians
+from benchmarks.serving import CONNECTIONS, Exporter, exporter
+from mlexporter.baseline import Baseline, sealed
+from mlexporter.columns import learn_column
+from mlexporter.config import Config, LimitsConfig, ModelConfig
+from mlexporter.exposition import Exposition
+from mlexporter.pending.records import Direct, Joined
+from mlexporter.profiling import OutcomeProfiler
+from mlexporter.samples import Role
+from mlexporter.store import Store
+
+_ROUNDS = 5
+_SECONDS = 2
+# wrk asks for each request; an id that is in none before it goes where the mark stands
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local parts = {%s}
+local rows = %d
+local number = 0
+request = function()
+  local body = parts
+  if rows > 0 then
+    local ids = {}
+    for i = 1, rows do
+      number = number + 1
+      ids[i] = '"r' .. number .. '-%s"'
+    end
+    body = {parts[1], table.concat(ids, ","), parts[2]}
+  end
+  return wrk.format(nil, nil, nil, table.concat(body))
+end
+"""
+
+
+def judged_baseline(columns: int) -> Baseline:
+    """A baseline of normal columns and of a binary model's scores, with outcomes."""
+    plain = baseline_of(columns)
+    rng = np.random.default_rng(2)
+    scores = rng.random(plain.rows)
+    labels = (rng.random(plain.rows) < scores).astype(int)
+    profiler = OutcomeProfiler("binary", ("0", "1"), None)
+    profiler.add(scores.tolist(), labels.tolist())
+    outcomes = profiler.result()
+    assert outcomes is not None
+    prediction = learn_column(Role.PREDICTION, "prediction", scores.tolist(), "numeric")
+    return sealed(msgspec.structs.replace(plain, columns=(*plain.columns, prediction), outcomes=outcomes))
+
+
+def _parts(columns: int, rows: int, *, ids: bool) -> list[str]:
+    """A request, cut where its ids go; whole where it has none."""
+    rng = np.random.default_rng(4)
+    mark = "@ids@"
+    features = {f"feature_{i:03d}": rng.normal(size=rows).round(4).tolist() for i in range(columns)}
+    document = {
+        "model": "bench",
+        "version": "1",
+        "columns": {"features": features, "prediction": rng.random(rows).round(4).tolist()},
+    }
+    if rows == 1:
+        one = {name: values[0] for name, values in features.items()}
+        document = {"model": "bench", "version": "1", "features": one, "prediction": 0.3571}
+        text = json.dumps({**document, "id": mark} if ids else document, separators=(",", ":"))
+        return text.split(f'"{mark}"') if ids else [text]
+    if ids:
+        document["columns"]["id"] = [mark]  # type: ignore[index]
+    return json.dumps(document, separators=(",", ":")).split(f'"{mark}"')
+
+
+def _drive(running: Exporter, parts: list[str], rows: int, connections: int, salt: str) -> None:
+    quoted = ",".join(f"[==[{part}]==]" for part in parts)
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_SCRIPT % (quoted, rows if len(parts) > 1 else 0, salt))
+        script.flush()
+        url = f"http://127.0.0.1:{running.port}/v1/samples"
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{_SECONDS}s", "-s", script.name, url]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def ingest(report: Report) -> None:
+    """Both in turn, each with an exporter of its own, as the store fills up."""
+    report.heading("Ingest with ids, which wait for labels in a file, against the same without (20 columns)")
+    profile = judged_baseline(20)
+    for what, rows, connections in (
+        ("one sample a request", 1, CONNECTIONS),
+        ("20 rows a request", 20, CONNECTIONS),
+        ("1,000 rows a request, column form", 1000, 4),
+    ):
+        per_cpu: dict[bool, list[float]] = {False: [], True: []}
+        per_second: dict[bool, list[float]] = {False: [], True: []}
+        with exporter(profile) as plain, exporter(profile, stores=True) as joining:
+            for turn in range(_ROUNDS + 1):
+                for ids, running in ((False, plain), (True, joining)):
+                    before, cpu, start = running.samples(), running.cpu_seconds(), time.perf_counter()
+                    _drive(running, _parts(20, rows, ids=ids), rows, connections, f"{turn}")
+                    counted, elapsed = running.samples() - before, time.perf_counter() - start
+                    _settle(running)
+                    if turn:  # the first round warms up
+                        per_cpu[ids].append(counted / (running.cpu_seconds() - cpu))
+                        per_second[ids].append(counted / elapsed)
+            dropped = _value(joining, "mlexporter_pending_dropped_total")
+        cpu_ratio = np.median(per_cpu[True]) / np.median(per_cpu[False])
+        wall_ratio = np.median(per_second[True]) / np.median(per_second[False])
+        report.add(
+            f"{what}: per second, with ids",
+            f"{wall_ratio:.0%}",
+            "80 %",
+            f"{np.median(per_second[True]):,.0f} of {np.median(per_second[False]):,.0f} samples",
+        )
+        report.add(
+            f"{what}: per processor second, with ids",
+            f"{cpu_ratio:.0%}",
+            "",
+            f"{np.median(per_cpu[True]):,.0f} of {np.median(per_cpu[False]):,.0f}; {dropped:,.0f} not tracked",
+        )
+
+
+def _value(running: Exporter, name: str) -> float:
+    lines = running.get("/metrics").decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def _settle(running: Exporter) -> None:
+    """Wait until what was offered is written, for its cost belongs to the round."""
+    end = time.monotonic() + 30
+    while _value(running, "mlexporter_pending_queue_rows") and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def labels(report: Report, waiting: int = 200_000, size: int = 5000) -> None:
+    """Labels by id, in random order, of predictions that wait in a file."""
+    report.heading(f"Labels by id of {waiting:,} predictions that wait, {size:,} a request, over HTTP")
+    with exporter(judged_baseline(1), stores=True) as running:
+        order = np.random.default_rng(3).permutation(waiting).tolist()
+        for begin in range(0, waiting, size):
+            ids = [f"r{i}" for i in range(begin, begin + size)]
+            columns = {"id": ids, "features": {"feature_000": [0.5] * size}, "prediction": [0.25] * size}
+            _post(running, "/v1/samples", {"columns": columns})
+        _settle(running)
+        cpu, start = running.cpu_seconds(), time.perf_counter()
+        for begin in range(0, waiting, size):
+            part = order[begin : begin + size]
+            _post(running, "/v1/labels", {"columns": {"id": [f"r{i}" for i in part], "label": [i % 2 for i in part]}})
+        elapsed = time.perf_counter() - start
+        used = running.cpu_seconds() - cpu
+        assert _value(running, "mlexporter_labels_total") == waiting
+        report.add("labels", f"{waiting / elapsed:,.0f} a second", "", f"{waiting / used:,.0f} a processor second")
+
+
+def _post(running: Exporter, path: str, document: object) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{running.port}{path}", json.dumps(document).encode())
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert json.load(response)["rejected"] == 0
+
+
+def page(report: Report) -> None:
+    """A page with everything that labels show, against the same model without them."""
+    report.heading("A page with two windows' performance, estimates and gaps (20 columns)")
+    plain, judged = (_store(profile) for profile in (baseline_of(20), judged_baseline(20)))
+    rng = np.random.default_rng(6)
+    scores = rng.random(5000)
+    direct = Direct("bench", "1", scores.tolist(), (rng.random(5000) < scores).astype(int).tolist(), 1000.0)
+    judged.feedback.install(judged.feedback.tally(Joined(), [direct]))
+    without, with_labels = Exposition(), Exposition()
+    times = medians(
+        {
+            "without": lambda: without.page(plain.snapshot()),
+            "with": lambda: with_labels.page(judged.snapshot()),
+        }
+    )
+    lines = sum(not line.startswith(b"#") for line in with_labels.page(judged.snapshot()).splitlines())
+    report.add(
+        f"page of {lines:,} series",
+        f"{times['with'] * 1e3:.2f} ms",
+        "",
+        f"{times['without'] * 1e3:.2f} ms without outcomes",
+    )
+
+
+def _store(profile: Baseline) -> Store:
+    config = Config(models=(ModelConfig(name="bench", version="1"),), limits=LimitsConfig(max_series=1_000_000))
+    return Store(config, {("bench", "1"): profile}, lambda: 1000.0)
+
+
+def run(report: Report) -> None:
+    """All of them."""
+    ingest(report)
+    labels(report)
+    page(report)
