@@ -1,4 +1,4 @@
-"""`python -m benchmarks [compute] [alarm] [serving] [feedback] [rules] [estimation]`: every budget beside what is measured."""
+"""`python -m benchmarks [compute] [alarm] [serving] [feedback] [rules] [estimation]`: budgets beside measurements."""
 
 import platform
 import sys

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -64,7 +65,7 @@ def _parts(columns: int, rows: int, *, ids: bool) -> list[str]:
     rng = np.random.default_rng(4)
     mark = "@ids@"
     features = {f"feature_{i:03d}": rng.normal(size=rows).round(4).tolist() for i in range(columns)}
-    document = {
+    document: dict[str, Any] = {
         "model": "bench",
         "version": "1",
         "columns": {"features": features, "prediction": rng.random(rows).round(4).tolist()},
@@ -75,7 +76,7 @@ def _parts(columns: int, rows: int, *, ids: bool) -> list[str]:
         text = json.dumps({**document, "id": mark} if ids else document, separators=(",", ":"))
         return text.split(f'"{mark}"') if ids else [text]
     if ids:
-        document["columns"]["id"] = [mark]  # type: ignore[index]
+        document["columns"]["id"] = [mark]
     return json.dumps(document, separators=(",", ":")).split(f'"{mark}"')
 
 
@@ -160,7 +161,8 @@ def labels(report: Report, waiting: int = 200_000, size: int = 5000) -> None:
 
 
 def _post(running: Exporter, path: str, document: object) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{running.port}{path}", json.dumps(document).encode())
+    url, headers = f"http://127.0.0.1:{running.port}{path}", {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(document).encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as response:
         assert json.load(response)["rejected"] == 0
 
@@ -181,12 +183,8 @@ def page(report: Report) -> None:
         }
     )
     lines = sum(not line.startswith(b"#") for line in with_labels.page(judged.snapshot()).splitlines())
-    report.add(
-        f"page of {lines:,} series",
-        f"{times['with'] * 1e3:.2f} ms",
-        "",
-        f"{times['without'] * 1e3:.2f} ms without outcomes",
-    )
+    without_outcomes = f"{times['without'] * 1e3:.2f} ms without outcomes"
+    report.add(f"page of {lines:,} series", f"{times['with'] * 1e3:.2f} ms", "", without_outcomes)
 
 
 def _store(profile: Baseline) -> Store:
