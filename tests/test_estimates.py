@@ -236,6 +236,17 @@ def test_gap_needs_scores_of_nearly_all_outcomes() -> None:
     assert not gap(binner, binner.count(scores[:199].tolist(), labels[:199].tolist()))
 
 
+def test_what_a_correction_takes_back_of_an_earlier_window_is_not_of_this_one() -> None:
+    scores, labels = binary_scores("hard", 5000)
+    binner = trained_binary(scores, labels)
+    low = scores < 0.5
+    counts = binner.count(scores[low].tolist(), labels[low].tolist())
+    debts = binner.count([0.9] * 10, [0] * 10).bins  # of bins that are empty in this window
+    apart = values_of(gap(binner, msgspec.structs.replace(counts, bins=counts.bins - debts)))
+    assert apart == values_of(gap(binner, counts))
+    assert len(apart) > 2
+
+
 def test_gap_has_no_mean_over_other_classes() -> None:
     binner = trained_multiclass()
     probabilities, labels = class_scores(2000, seed=3)
