@@ -359,3 +359,22 @@ def test_reference_without_scores() -> None:
     """The classes of three thousand outcomes are known, but not the scores that the model sends now."""
     profile = ClassProfile(task="binary", classes=("0", "1"), score_edges=((-1e-9, 0.5, 1.0),))
     assert ConceptAlarm.of(filled(profile, ["1"] * 3000, [1] * 3000), DETECTION) is None
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["always right", "always wrong"])
+def test_reference_that_is_certain(right: bool) -> None:
+    """Nothing else came in training; the same again is no evidence, and the contrary is."""
+    profile = ClassProfile(task="multiclass", classes=("a", "b"))
+    binner = filled(profile, ["a"] * 3000, ["a" if right else "b"] * 3000)
+    alarm = ConceptAlarm.of(binner, DETECTION)
+    assert alarm is not None
+    seen, state = binner.zero(), alarm.start(binner.zero())
+    for tick in range(12):
+        seen += binner.count(["a"] * 150, ["a" if right == (tick < 10) else "b"] * 150)
+        state = alarm.advance(state, seen, tick * 15.0, THRESHOLD)
+        assert state.firing.tolist() == [tick >= 10] * 2
+
+
+def test_residuals_that_are_all_alike_make_no_alarm() -> None:
+    profile = RegressionProfile(prediction_edges=(1.0, 2.0), residual_edges=(0.0,))
+    assert ConceptAlarm.of(filled(profile, [1.5] * 3000, [1.5] * 3000), DETECTION) is None

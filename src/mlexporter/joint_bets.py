@@ -123,7 +123,8 @@ class JointBets(msgspec.Struct, frozen=True):
 def divergence(q: Floats, shares: Floats, p: Floats) -> Floats:
     """(...) D(p) of (..., S, O) shares p from (S, O) q, with the strata's (S,) shares of the rows."""
     weights = shares[:, None] * q
-    result: Floats = (weights * np.log(q)).sum() - np.tensordot(np.log(p), weights, axes=2)
+    logs = np.log(p).reshape(*p.shape[:-2], weights.size)
+    result: Floats = (weights * np.log(q)).sum() - logs @ weights.ravel()
     return result
 
 
