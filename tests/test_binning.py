@@ -247,7 +247,7 @@ def test_columns_lie_one_after_another_numeric_ones_first() -> None:
         0, 1, 2, 0, 2,
         0, 2, 1, 2,
         1, 1, 0, 0, 1, 0, 2,
-        1, 1, 0, 1, 2,
+        1, 1, 0, 1, 0,  # labels that did not come are not missing
     ]  # fmt: skip
     assert counts.rows == 5
     assert counts.unknown == 0

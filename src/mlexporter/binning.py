@@ -88,6 +88,10 @@ class Binner:
         self._known = frozenset((column.role, column.name) for column in self.columns)
         self._known_features = frozenset(column.name for column in self.columns if column.role is Role.FEATURE)
         self._lookups = [category_lookup(column) for column in self.categorical]
+        # The bin of missing values is a column's last.
+        self._missing_labels = [
+            int(self.offsets[i + 1]) - 1 for i, column in enumerate(self.columns) if column.role is Role.LABEL
+        ]
 
     @property
     def columns(self) -> tuple[NumericColumn | CategoricalColumn, ...]:
@@ -123,6 +127,7 @@ class Binner:
         for i, (categorical, lookup) in enumerate(zip(self.categorical, self._lookups, strict=True), len(self.numeric)):
             begin, end = self.offsets[i], self.offsets[i + 1]
             invalid[i] = _count_categories(batches, categorical, lookup, bins[begin:end])
+        bins[self._missing_labels] = 0  # a label that does not come with its sample comes later, or not at all
         return msgspec.structs.replace(counts, unknown=self._unknown(batches), rows=rows)
 
     def _unknown(self, batches: Sequence[Batch]) -> int:

