@@ -91,7 +91,7 @@ def refused(exporter: Exporter, content: object) -> None:
     """Labels that cannot be written down are not accepted."""
     answer = exporter.label(content)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1"), answer.text
-    assert answer.json()["errors"][0]["reason"] in ("store_unavailable", "overloaded")
+    assert answer.json()["reason"] in ("store_unavailable", "overloaded")
 
 
 # -- killed -----------------------------------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def test_every_label_counts_once_through_kills(started: Callable[..., Exporter])
 
 
 def test_label_storm(exporter: Exporter) -> None:
-    data = Binary(4, 80_000)
-    send(exporter, data, step=20_000)
-    tracked(exporter, "churn", 80_000, 3 * SECONDS)
-    bodies = [OF | data.truth(begin, begin + 10_000) for begin in range(0, 80_000, 10_000)]
+    data = Binary(4, 30_000)
+    send(exporter, data)
+    tracked(exporter, "churn", 30_000)
+    bodies = [OF | data.truth(begin, begin + 10_000) for begin in range(0, 30_000, 10_000)]
     over = threading.Event()
 
     def samples(seed: int) -> int:
@@ -199,7 +199,7 @@ def test_label_storm(exporter: Exporter) -> None:
         """Send everything once more, beginning somewhere else."""
         refusals = 0
         with requests.Session() as session:
-            for body in bodies[number:] + bodies[:number]:
+            for body in bodies[number % 3 :] + bodies[: number % 3]:
                 while (answer := session.post(f"{exporter.url}/v1/labels", json=body, timeout=60)).status_code != 200:
                     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
                     refusals += 1
@@ -207,18 +207,18 @@ def test_label_storm(exporter: Exporter) -> None:
                 assert answer.json() == {"accepted": 10_000, "rejected": 0, "errors": []}
         return refusals
 
-    with ThreadPoolExecutor(10) as pool:
+    with ThreadPoolExecutor(8) as pool:
         writers = [pool.submit(samples, seed) for seed in (5, 6)]
-        storm = [pool.submit(labels, number) for number in range(8)]
+        storm = [pool.submit(labels, number) for number in range(6)]
         try:
             refusals = sum(each.result(120) for each in storm)
         finally:
             over.set()
         count = sum(each.result(60) for each in writers)
     assert refusals >= 1
-    assert exporter.total("mlexporter_samples_total", **OF) == 80_000 + count
+    assert exporter.total("mlexporter_samples_total", **OF) == 30_000 + count
     holds(exporter, data.cells())
-    assert exporter.total("mlexporter_labels_repeated_total", **OF) >= 7 * 80_000
+    assert exporter.total("mlexporter_labels_repeated_total", **OF) >= 5 * 30_000
     assert exporter.total("mlexporter_pending_dropped_total") == 0
     assert is_up(exporter)
 
