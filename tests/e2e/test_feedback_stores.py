@@ -273,6 +273,43 @@ def test_file_that_cannot_be_written(
     assert exporter.total("mlexporter_samples_total", **OF) == 20_000
 
 
+def test_file_that_is_locked_at_the_start(started: Callable[..., Exporter], tmp_path: Path) -> None:
+    """What was counted is read in spite of it, and goes on."""
+    exporter = started()
+    data = Binary(13, 4000)
+    send(exporter, data)
+    kept(exporter, OF | data.truth(0, 3000))
+    tracked(exporter, "churn", 4000)
+    exporter.stop(signal.SIGKILL)
+    with locked(exporter, tmp_path / "state"):
+        exporter = started()
+        holds(exporter, data.cells(0, 3000))
+        refused(exporter, OF | data.truth())
+    kept(exporter, OF | data.truth())
+    holds(exporter, data.cells())
+
+
+def test_more_than_may_wait(start_exporter: Start, tmp_path: Path, profile: str) -> None:
+    """The oldest make room: their labels find nothing and are given up in turn, which is counted."""
+    config = config_of(model("churn", profile), labels={"max_rows": 1000})
+    exporter = start_exporter(f"--storage.path={tmp_path}/state", config=config)
+    data = Binary(14, 3000)
+    send(exporter, data, step=500)
+
+    def given_up(name: str, reason: str = "limit") -> float:
+        return exporter.total(name, **OF, reason=reason)
+
+    poll(lambda: given_up("mlexporter_predictions_expired_total") == 2000, SECONDS, exporter.log)
+    poll(lambda: exporter.total("mlexporter_predictions_pending", **OF) == 1000, SECONDS, exporter.log)
+    kept(exporter, OF | data.truth())
+    holds(exporter, data.cells(2000, 3000))
+    poll(lambda: given_up("mlexporter_labels_unmatched_total") == 1000, SECONDS, exporter.log)
+    assert exporter.total("mlexporter_labels_waiting", **OF) == 1000
+    assert given_up("mlexporter_predictions_expired_total") == 2000
+    assert given_up("mlexporter_predictions_expired_total", "horizon") == 0
+    assert exporter.total("mlexporter_predictions_pending", **OF) == 0
+
+
 def test_queue_that_is_full(exporter: Exporter, tmp_path: Path) -> None:
     """What waits in memory is bounded; what is beyond it is counted, and its samples are still accepted."""
     data = Binary(8, 220_000)
