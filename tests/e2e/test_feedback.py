@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,23 @@ def test_nothing_is_served_back(churn: Exporter, tmp_path: Path) -> None:
     assert len(state) > 10_000
     for path in ("/v1/labels", "/v1/samples", "/v1/labels/jane.doe@example.com-1"):
         assert churn.get(path).status_code in (404, 405)
+
+
+def test_model_that_nobody_configured(start_exporter: Start, tmp_path: Path) -> None:
+    """It is learned from its traffic, and labels count from then on, also after a restart."""
+    exporter = start_exporter(f"--storage.path={tmp_path}/state")
+    data = Binary(10, 5000)
+    assert exporter.label({"model": "new"} | data.truth()).status_code == 404
+    assert exporter.post({"model": "new"} | data.columns(0, 3000)).json()["accepted"] == 3000
+    assert exporter.label({"model": "new"} | data.truth(0, 2500)).json()["accepted"] == 2500
+    tracked(exporter, "new", 3000)
+    assert outcomes(exporter.scrape(), "new", "unversioned") == data.cells(0, 2500)
+    exporter.stop(signal.SIGKILL)
+    exporter = start_exporter(f"--storage.path={tmp_path}/state")
+    assert exporter.post({"model": "new"} | data.columns(3000)).json()["accepted"] == 2000
+    kept(exporter, {"model": "new"} | data.truth())
+    tracked(exporter, "new", 5000)
+    assert outcomes(exporter.scrape(), "new", "unversioned") == data.cells()
 
 
 # -- performance without labels, and concept drift --------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Every figure of performance on the page of the real exporter, against scikit-learn on the same rows."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -136,16 +137,14 @@ def sent(exporter: Exporter, name: str, predictions: list[Any], labels: list[Any
 def test_binary(start_exporter: Start, tmp_path: Path, threshold: float) -> None:
     training, live = Binary(40, 8000), Binary(41, 5000)
     live.labels[:700] = 1 - live.labels[:700]
-    (tmp_path / "build.yml").write_text(
-        f"models: [{{name: m, task: binary, prediction: {{threshold: {threshold}, classes: ['no', 'yes']}}}}]"
-    )
     words = ["no", "yes"]
     rows = [
         {"x": 0, "prediction": score, "label": words[label]}
         for score, label in zip(training.scores.tolist(), training.labels.tolist(), strict=True)
     ]
+    own = model("m", "words.json", prediction={"threshold": threshold, "classes": words})
+    (tmp_path / "build.yml").write_text(json.dumps(config_of(own)))
     name = built(tmp_path, "words", rows, f"--config.file={tmp_path}/build.yml")
-    own = model("m", name, prediction={"threshold": threshold, "classes": words})
     exporter = start_exporter(config=config_of(own))
     sent(exporter, "m", live.scores.tolist(), [words[label] for label in live.labels])
     page, (edges,) = exporter.scrape(), edges_of(tmp_path / name)
