@@ -1,5 +1,7 @@
 """Outcomes of models that tests make up: scores and labels, and the profiles to count them with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlexporter.edges import Floats, Ints
@@ -52,7 +54,7 @@ def objects(probabilities: Floats, classes: tuple[str, ...] = CLASSES) -> list[d
     return [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]
 
 
-def trained(profile: ClassProfile, predictions: list[object], labels: list[object]) -> OutcomeBinner:
+def trained(profile: ClassProfile, predictions: Sequence[object], labels: Sequence[object]) -> OutcomeBinner:
     """A binner whose profile knows the outcomes of the training data."""
     counts = OutcomeBinner(profile).count(predictions, labels)
     return with_reference(profile, counts)

@@ -210,6 +210,23 @@ def test_rare_classes_have_no_area_and_borrow_how_often_they_are_right() -> None
     assert values["precision_ratio", "d"] == EXACT(values["accuracy_ratio", None], abs=0.1)
 
 
+def test_a_class_that_was_never_taken_for_another_by_hand() -> None:
+    edges = (-5e-324, 1.0)
+    profile = ClassProfile(task="multiclass", classes=("a", "b", "c"), score_edges=(edges,) * 3, confidence_edges=edges)
+    said = [{"a": 0.9}] * 3000 + [{"b": 0.9}] * 1000 + [{"c": 0.9}] * 10
+    binner = trained(profile, [*said], ["a"] * 2400 + ["b"] * 1600 + ["c"] * 10)
+    values = values_of(estimated(binner, binner.count_scores([{"a": 0.9}] * 500 + [{"c": 0.9}] * 500)))
+    # ten predictions of c are too few: it is taken to be right as often as all are, and else to be a or b
+    right = 3410 / 4010
+    assert values["precision_ratio", "a"] == EXACT(0.8)
+    assert values["precision_ratio", "c"] == EXACT(right)
+    assert values["recall_ratio", "c"] == 1.0
+    # of (2400, 1600, 0 unlisted) and half a row each
+    assert values["recall_ratio", "a"] == EXACT(400 / (400 + 500 * (1 - right) * 2400.5 / 4001.5))
+    assert values["recall_ratio", "b"] == 0.0
+    assert ("precision_ratio", "b") not in values
+
+
 # -- the gap ----------------------------------------------------------------------------------------------------------
 
 

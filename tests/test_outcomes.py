@@ -143,7 +143,21 @@ def test_labels_that_a_binary_model_cannot_use(label: object) -> None:
 
 @pytest.mark.parametrize(
     "prediction",
-    [None, 1.5, -0.1, math.nan, math.inf, "zebra", [0.7], {}, {"x": 1.0}, {"1": 2.0}, {"1": "0.7"}, 10**400],
+    [
+        None,
+        1.5,
+        -0.1,
+        math.nan,
+        math.inf,
+        "zebra",
+        [0.7],
+        {},
+        {"x": 1.0},
+        {"1": 2.0},
+        {"1": "0.7"},
+        10**400,
+        {"1": 10**400},
+    ],
 )
 def test_predictions_that_a_binary_model_cannot_use(prediction: object) -> None:
     counts = count(BINARY, (prediction, 1))
