@@ -56,6 +56,11 @@ def test_amtool_accepts_the_example() -> None:
     [
         ("alertname=MLExporterPredictionDrift severity=critical", "mlexporter-trigger,ml-pager"),
         ("alertname=MLExporterInferenceErrors severity=critical", "ml-pager"),
+        ("alertname=MLExporterPerformanceDropped severity=critical", "mlexporter-trigger,ml-pager"),
+        ("alertname=MLExporterConceptDrift severity=critical", "mlexporter-trigger,ml-pager"),
+        ("alertname=MLExporterConceptDriftSuspected severity=info", "nobody"),
+        ("alertname=MLExporterEstimatedPerformanceDropped severity=warning", "ml-slack"),
+        ("alertname=MLExporterChallengerBetter severity=info", "nobody"),
         ("alertname=MLExporterDown severity=critical namespace=shop", "ml-pager"),
         ("alertname=MLExporterFeatureDrift severity=warning", "mlexporter-trigger,ml-slack"),
         ("alertname=MLExporterMissingValues severity=warning", "ml-slack"),
@@ -529,8 +534,17 @@ INHIBITED = [
     ("MLExporterFeatureDrift", "MLExporterDriftSuspected", COLUMN),
     ("MLExporterPredictionDrift", "MLExporterDriftSuspected", COLUMN),
     ("MLExporterPredictionDrift", "MLExporterFleetDrift", COLUMN),
+    ("MLExporterDown", "MLExporterConceptDriftSuspected", JOB),
+    ("MLExporterDown", "MLExporterLabelsStopped", JOB),
+    ("MLExporterNoSamples", "MLExporterLabelsStopped", MODEL),
+    ("MLExporterPendingStoreDown", "MLExporterLabelsStopped", JOB),
+    ("MLExporterPendingStoreDown", "MLExporterLabelCoverageLow", JOB),
+    ("MLExporterPendingStoreDown", "MLExporterLabelsUnmatched", JOB),
+    ("MLExporterLabelsStopped", "MLExporterLabelCoverageLow", MODEL),
+    ("MLExporterPerformanceDropped", "MLExporterEstimatedPerformanceDropped", VERSION),
+    ("MLExporterConceptDrift", "MLExporterConceptDriftSuspected", VERSION),
 ]
-INFO = ("MLExporterDriftSuspected", "MLExporterTooFewSamples")
+INFO = ("MLExporterDriftSuspected", "MLExporterTooFewSamples", "MLExporterConceptDriftSuspected")
 
 
 @needs("prometheus-alertmanager")

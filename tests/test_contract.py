@@ -239,6 +239,7 @@ def test_queries_select_by_labels_that_exist(path: Path) -> None:
 
 
 COLUMN_LABELS = {"model", "version", "previous_version", "role", "column", "bin", "tier", "window", "baseline_hash"}
+COLUMN_LABELS |= {"figure", "class", "predicted", "actual"}  # of the series of outcomes
 
 
 # -- the running exporter ---------------------------------------------------------------------------------------------

@@ -1235,7 +1235,7 @@ def labels_of_replicas(replicas: int, kubernetes: bool) -> Fleet:
         waiting += 50 * replicas
     least = labelled_of_all / (settled_of_all + waiting)
     fleet.expect("fleet:mlexporter_label_coverage:least", {"model": "churn", "window": "7d"}, least, 125)
-    for reason in ("expired", "limit"):
+    for reason in ("horizon", "limit"):
         unmatched = {"model": "churn", "reason": reason}
         pooled("mlexporter_labels_unmatched_total", unmatched, some(2), "labels_unmatched", DAY)
     fleet.expect_nothing_else()
