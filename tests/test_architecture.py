@@ -87,8 +87,9 @@ ALLOWED = {
         "alarm baseline binning categories edges estimates expectation feedback labels metrics outcome_profile "
         "outcomes performance snapshot statistics"
     ),
-    "explanation": "alarm alarm_bins dictionary edges expectation labels snapshot",
-    "status": "baseline snapshot statistics",
+    "feedback_status": "alarm estimates expectation outcomes performance snapshot",
+    "explanation": "alarm alarm_bins dictionary edges expectation feedback_status labels snapshot",
+    "status": "baseline feedback_status snapshot statistics",
     "telemetry": "metrics pending samples",
     # HTTP
     "label_intake": "pending samples snapshot store",

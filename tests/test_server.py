@@ -533,7 +533,7 @@ def test_a_query_is_passed_over(exporter: Exporter) -> None:
 
 
 HANDLERS = {
-    "/v1/samples", "/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/status",
+    "/v1/samples", "/v1/labels", "/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/status",
     "/api/v1/models/<path:model>/versions/<path:version>/baseline", "other",
 }  # fmt: skip
 
@@ -700,6 +700,7 @@ def test_status(exporter: Exporter) -> None:
         "last_sample": started + 60,
         "inference_errors": 1,
         "values_in_unknown_columns": 6,
+        "feedback": None,
         "state": "watching",
         "baseline": {"source": "file", "hash": PROFILE.hash, "rows": 8},
     }
@@ -792,6 +793,7 @@ def test_drift_while_a_baseline_is_learned(discovering: Exporter) -> None:
             "state": "learning",
             "log_threshold": None,
             "columns": [],
+            "outcomes": None,
         }
         assert told == expected
     discovering.post({"model": "m", "version": "v/1", "columns": {"features": {"x": [1.0, 2.0] * 120}}})

@@ -16,6 +16,7 @@ from mlexporter.alarm_bins import AlarmBins
 from mlexporter.dictionary import SIZES, TILTS, normal_scores
 from mlexporter.edges import Floats
 from mlexporter.expectation import TIERS
+from mlexporter.feedback_status import outcomes_of
 from mlexporter.labels import MISSING, NEW, alarm_labels
 from mlexporter.snapshot import Monitor, Snapshot
 
@@ -62,6 +63,7 @@ def drift_of(snapshot: Snapshot, model: str, version: str) -> dict[str, Any] | N
         "state": state,
         "log_threshold": snapshot.log_threshold,
         "columns": columns,
+        "outcomes": outcomes_of(found),
     }
 
 

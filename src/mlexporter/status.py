@@ -5,6 +5,7 @@ from typing import Any
 
 from mlexporter import __version__
 from mlexporter.baseline import NumericColumn
+from mlexporter.feedback_status import labels_of
 from mlexporter.snapshot import Snapshot, VersionSnapshot
 from mlexporter.statistics import WindowStatistics
 
@@ -36,6 +37,7 @@ def _version(version: VersionSnapshot) -> dict[str, Any]:
         "inference_errors": version.errors,
         "values_in_unknown_columns": version.unknown,
     }
+    described["feedback"] = labels_of(version)
     monitor, reference, counts = version.monitor, version.reference, version.counts
     if monitor is None or reference is None or counts is None:
         return described | {"state": "learning", "learned_samples": version.learned_rows or 0, "columns": []}
