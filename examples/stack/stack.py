@@ -1,8 +1,9 @@
 """The whole way of a page, to be watched on one machine: `make stack`.
 
-Two replicas of the demo's model, each with its exporter, and clean traffic that starts to drift; Prometheus with the
-rules as they are shipped; Alertmanager; and a webhook that prints each notification as it comes. All of it runs on
-loopback in processes of its own, and all of it is gone at the end.
+Two replicas of the demo's model, each with its exporter, and clean traffic that starts to drift, at last in its
+concept; the truth, which follows to the exporter that saw the prediction; Prometheus with the rules as they are shipped;
+Alertmanager; and a webhook that prints each notification as it comes. All of it runs on loopback in processes of its
+own, and all of it is gone at the end.
 """
 
 import json
@@ -28,9 +29,10 @@ from mlexporter.demo.data import DemoError, Split
 from mlexporter.demo.model import MODEL, VERSION, Model
 from mlexporter.demo.model_server import ModelServer, SamplePusher
 from mlexporter.demo.processes import Exporter, Program, StopRequestedError, StopSignals, write_config
-from mlexporter.demo.report import announce_drift, say
-from mlexporter.demo.run import prepare
-from mlexporter.demo.traffic import DRIFTED, Client, LiveTraffic, Traffic
+from mlexporter.demo.report import announce, say
+from mlexporter.demo.stage import prepare
+from mlexporter.demo.traffic import DRIFTED, Client, LiveTraffic, Phase, Traffic
+from mlexporter.demo.truth import LabelSender
 from mlexporter.demo.wire import Address
 from mlexporter.terminal import printable
 
@@ -45,6 +47,10 @@ WARM_UP_SECONDS = 60.0
 ONCE_WARM_UP_SECONDS = 20.0
 # A tick of 15 seconds, a scrape, an evaluation and a wait for company make half a minute; a busy machine takes longer.
 PAGE_SECONDS = 120.0
+# From the drift of the features to that of the concept: the first page is to come alone.
+CONCEPT_AFTER_SECONDS = 120.0
+# From a prediction to its label, least and most.
+LABEL_DELAY_SECONDS = (5.0, 15.0)
 
 PROMETHEUS_NAMES = ("prometheus",)
 ALERTMANAGER_NAMES = ("prometheus-alertmanager", "alertmanager")  # Debian's, and everybody else's
@@ -297,12 +303,14 @@ def _exporter(folder: Path, number: int, address: Address, stop: StopSignals) ->
 
 
 def _replica(stack: ExitStack, split: Split, model: Model, exporter: Address, seed: int) -> tuple[Client, LiveTraffic]:
-    """A model server beside an exporter, and clean traffic to it."""
+    """A model server beside an exporter, clean traffic to it, and the truth to the exporter."""
     pusher = stack.enter_context(closing(SamplePusher(exporter)))
+    labels = stack.enter_context(closing(LabelSender(exporter, seed, LABEL_DELAY_SECONDS)))
     server = stack.enter_context(closing(ModelServer(model, pusher)))
-    client = stack.enter_context(closing(Client(server.address)))
-    live = stack.enter_context(closing(LiveTraffic(Traffic(split.held_out, seed), client)))
+    client = stack.enter_context(closing(Client(server.address, labels)))
+    live = stack.enter_context(closing(LiveTraffic(Traffic(split.live, seed), client)))
     pusher.start()
+    labels.start()
     server.start()
     live.start()
     return client, live
@@ -327,6 +335,8 @@ Queries to try in Prometheus:
 
   fleet:mlexporter_column_drift_log_margin:max{{model="{MODEL}",version="{VERSION}",tier="page"}}
   mlexporter_column_psi{{window="1h"}}
+  mlexporter_performance_accuracy_ratio{{window="1h"}}
+  mlexporter_performance_gap_accuracy_ratio{{window="1h"}}
 """
     )
 
@@ -346,16 +356,26 @@ def run(*, once: bool, warm_up: float | None, ports: Sequence[int | None], seed:
                 say(f"Clean traffic for {warm_up:.0f} s{'' if once else '; Ctrl-C ends it all'}.\n")
                 early = _watch(running, stop, warm_up)
                 if drift:
-                    announce_drift()
-                    for traffic in running.traffic:
-                        traffic.drift()
-                if not once:
-                    say("\nThe page should come within a minute, and be printed here.\n")
-                    _watch(running, stop, None)
-                return _first_page(running, stop, early)
+                    _enter(running, Phase.FEATURES)
+                if once:
+                    return _first_page(running, stop, early)
+                say("\nThe page should come within a minute, and be printed here.\n")
+                if drift:
+                    _watch(running, stop, CONCEPT_AFTER_SECONDS)
+                    _enter(running, Phase.CONCEPT)
+                    say()
+                _watch(running, stop, None)
+                return 0
         except StopRequestedError:
             say("stopped")
             return 128 + (stop.received or 0) if once else 0
+
+
+def _enter(running: Stack, phase: Phase) -> None:
+    """Let it go wrong in all replicas."""
+    announce(phase)
+    for traffic in running.traffic:
+        traffic.enter(phase)
 
 
 def _watch(running: Stack, stop: StopSignals, seconds: float | None) -> list[Notification]:

@@ -48,12 +48,34 @@ def test_once_shows_the_drifted_columns_and_no_other(tmp_path: Path) -> None:
     assert "18,000 accepted by the exporter, 18,000 on its page, 0 rejected, 0 dropped" in done.stdout
 
 
+def test_once_joins_labels_and_finds_the_drift_of_the_concept(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--once", "--seed=8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    joined = re.search(r"^([\d,]+) labels found their .*: (\d+)% of all; (\d+) corrected$", done.stdout, re.MULTILINE)
+    assert joined is not None, done.stdout
+    labels, share, corrected = (int(number.replace(",", "")) for number in joined.groups())
+    # Binomial(18000, 0.9) and (16200, 0.02): standard deviations 40 and 18.
+    assert abs(labels - 16_200) < 5 * 40
+    assert share == 90
+    assert abs(corrected - 324) < 5 * 18
+    assert f"\nlabels, corrections among them: {labels + corrected:,} accepted, 0 rejected, 0 lost\n" in done.stdout
+    accuracy = re.search(r"^accuracy +([\d.]+) +([\d.]+) +([\d.]+) +-([\d.]+)$", done.stdout, re.MULTILINE)
+    assert accuracy is not None, done.stdout
+    realised, estimated, baseline, gap = map(float, accuracy.groups())
+    assert realised < 0.82 < 0.87 < estimated < baseline
+    assert gap > 0.07
+    assert re.search(r"^concept drift: evidence \d.*PAGE", done.stdout, re.MULTILINE)
+
+
 def test_once_fails_where_nothing_drifts(tmp_path: Path) -> None:
     done = _run(tmp_path, "--once", "--no-drift")
     assert done.returncode == 1, done.stdout + done.stderr
     assert not [line for line in _rows(done.stdout).values() if "drift:" in line]
     assert {f"no drift shown: {name}" for name in DRIFTED} == set(re.findall("no drift shown: .*", done.stdout))
     assert "drift shown that is none" not in done.stdout
+    assert {"gap", "alarm"} == set(re.findall("no concept drift shown: (.*)", done.stdout))
+    assert "concept drift before" not in done.stdout
+    assert re.search(r"^concept drift: evidence -?\d[^P\n]*$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -84,5 +106,7 @@ def test_live_demo_ends_with_all_it_started(tmp_path: Path, number: signal.Signa
     with pytest.raises(ProcessLookupError):
         os.kill(int(exporter[2]), 0)
     assert "From now on:" in said
+    assert "0 labels found their prediction" in said
+    assert " 0 rejected, 0 lost" in said
     assert " 0 rejected, 0 dropped" in said
     assert list(tmp_path.iterdir()) == [], "files left behind"

@@ -153,7 +153,7 @@ def parse(page: str, window: str) -> Readings:
                 figures.setdefault(figure, {})[kind] = value
             elif name == "mlexporter_concept_drift_log_evidence":
                 feedback["evidence"] = value
-            elif name in _GAUGES:
+            elif name in _GAUGES and labels["role"] != "label":  # no label comes with its sample
                 found.setdefault((labels["role"], labels["column"]), {})[_GAUGES[name]] = value
     order = {("feature", name): place for place, name in enumerate(FEATURES)}
     keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
