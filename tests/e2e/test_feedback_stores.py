@@ -493,6 +493,14 @@ def test_redis_that_replicas_share_gone_and_back(
     for replica in replicas:
         comes_back(replica)
     written(16_000)
+    # labels are joined there, and the answer does not arrive
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        refused(replicas[1], OF | data.truth(6000, 8000))
+        goes_down(replicas[1])
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    comes_back(replicas[1])
     # killed once more, in the middle of labels that both are told: what no answer came for is sent again
     with ThreadPoolExecutor(2) as pool:
         clients = [pool.submit(told, replica) for replica in replicas]
