@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -135,9 +136,9 @@ def test_performance_of_pooled_data(replicas: list[Exporter], prometheus: Promet
 def labelled(start_exporter: Start, tmp_path: Path) -> Exporter:
     """An exporter that has labels for models of every task, corrections, unknown ids and two versions."""
     draw = np.random.default_rng(82)
-    numbers = [{"x": 0, "prediction": i % 7, "label": i % 11} for i in range(3000)]
+    numbers: list[dict[str, Any]] = [{"x": 0, "prediction": i % 7, "label": i % 11} for i in range(3000)]
     given = [dict(zip(CLASSES, row, strict=True)) for row in draw.dirichlet([1, 1, 1, 1], 3000).tolist()]
-    classes = [{"x": 0, "prediction": p, "label": CLASSES[i % 4]} for i, p in enumerate(given)]
+    classes: list[dict[str, Any]] = [{"x": 0, "prediction": p, "label": CLASSES[i % 4]} for i, p in enumerate(given)]
     scores = Binary(83, 3000).baseline(tmp_path)
     exporter = start_exporter(
         f"--storage.path={tmp_path}/state",

@@ -227,14 +227,15 @@ def test_label_storm(exporter: Exporter) -> None:
 
 
 @contextlib.contextmanager
-def full_disk(exporter: Exporter, _: Path) -> Iterator[None]:
-    """No file of the exporter can grow: its limit on their size is that of the smallest one."""
-    unlimited = resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE, (4096, unlimited[1]))
+def full_disk(exporter: Exporter, folder: Path) -> Iterator[None]:
+    """No file can grow beyond the largest one there is: a write fails as late as when it is to be committed."""
+    largest = max(path.stat().st_size for path in folder.iterdir())
+    before = resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE, (largest, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE, before)
 
 
 @contextlib.contextmanager
@@ -492,6 +493,14 @@ def test_redis_that_replicas_share_gone_and_back(
     for replica in replicas:
         comes_back(replica)
     written(16_000)
+    # labels are joined there, and the answer does not arrive
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        refused(replicas[1], OF | data.truth(6000, 8000))
+        goes_down(replicas[1])
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    comes_back(replicas[1])
     # killed once more, in the middle of labels that both are told: what no answer came for is sent again
     with ThreadPoolExecutor(2) as pool:
         clients = [pool.submit(told, replica) for replica in replicas]
