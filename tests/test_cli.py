@@ -124,7 +124,7 @@ limits: {max_series: 150}
     path = write("mlexporter.yml", text)
     assert one_line(run("check", "config", path)) == expected
     assert one_line(run("serve", f"--config.file={path}")) == f"mlexporter: {expected}"
-    assert run("check", "config", write("mlexporter.yml", text.replace("139", "140"))).exit_code == 0
+    assert run("check", "config", write("mlexporter.yml", text.replace("150", "151"))).exit_code == 0
 
 
 def test_check_trigger_config(run: Run, write: Write) -> None:

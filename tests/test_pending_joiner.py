@@ -309,7 +309,7 @@ def test_labels_are_bounded_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
     store.open.clear()
     with running(store, Sink()) as joiner:
-        senders = [threading.Thread(target=joiner.submit, args=(told(*"abcdefgh"), (), ENOUGH)) for _ in range(2)]
+        senders = [threading.Thread(target=joiner.submit, args=(told(*"abcdefgh"), (), (), ENOUGH)) for _ in range(2)]
         try:
             senders[0].start()
             assert store.entered.wait(ENOUGH)  # the first ones are being written

@@ -4,7 +4,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from mlexporter.config import (
     Window,
 )
 from mlexporter.learning import Learner
+from mlexporter.pending.records import Direct, Joined
 from mlexporter.samples import Batch, Reason, Role
 from mlexporter.snapshot import Monitor, VersionSnapshot
 from mlexporter.store import FOLD_BATCHES, FOLD_BYTES, FOLD_ROWS, Store
@@ -306,7 +307,7 @@ def test_max_versions_and_retirement_of_idle_ones() -> None:
     store = Store(config, {("m", "1"): PROFILE}, clock)
     series = store.snapshot().series
     store.observe([numbers(1, version="2"), numbers(1, version="3")])
-    assert store.snapshot().series == 3 * series
+    assert store.snapshot().series == 3 * series + 2 * (7 + 2 * 2)
     outcome = store.observe([numbers(7, version="4")])
     assert [(one.reason, one.count) for one in outcome.rejections] == [(Reason.VERSION_LIMIT, 7)]
     clock.now += 3600  # the longest window
@@ -316,7 +317,7 @@ def test_max_versions_and_retirement_of_idle_ones() -> None:
     assert store.observe([numbers(7, version="4")]).accepted == 7
     # the configured one has been idle for ever, and stays
     assert names(store) == [("m", "1"), ("m", "3"), ("m", "4")]
-    assert store.snapshot().series == 3 * series
+    assert store.snapshot().series == 3 * series + 2 * (7 + 2 * 2)
     # one that comes back is a new one
     clock.now += 3601
     store.observe([numbers(5, version="2")])
@@ -952,3 +953,91 @@ def test_a_baseline_file_that_was_saved_while_it_was_learned_is_watched() -> Non
     store.tick()
     assert alarm_of(store).firing.any()
     assert store.snapshot().versions[0].reference is not None
+
+
+# -- what labels tell --------------------------------------------------------------------------------------------------
+
+SCORES = baseline(numeric("prediction", (0.0, 0.5, 1.0), [0.25, 0.75] * 500, role=Role.PREDICTION))
+
+
+def judging(clock: Clock, kept: Mapping[str, bytes] | None = None, **limits: int) -> Store:
+    entry = ModelConfig(name="m", version="1", task="binary")
+    config = Config(models=(entry,), windows=WINDOWS, limits=LimitsConfig(**limits))
+    return Store(config, {("m", "1"): SCORES}, clock, kept)
+
+
+def label(store: Store, version: str, scores: list[object], labels: list[object], time: float) -> Mapping[str, bytes]:
+    """Count predictions that came with their labels; what is to be written down of it."""
+    tally = store.feedback.tally(Joined(), [Direct("m", version, scores, labels, time)])
+    store.feedback.install(tally)
+    return tally.totals
+
+
+def test_outcomes_go_on_after_a_restart() -> None:
+    clock = Clock()
+    kept = label(judging(clock), "1", [0.9, 0.2], [1, 1], clock.now)
+    again = judging(clock, kept)
+    assert find(again, "1").feedback.totals.outcomes.rows == 2
+    assert find(again, "1").feedback.windows[0][1].rows == 0, "windows are not kept"
+    label(again, "1", [0.9], [1], clock.now)
+    assert find(again, "1").feedback.totals.labels == 3
+
+
+def test_a_tally_that_is_not_installed_changes_nothing() -> None:
+    clock = Clock()
+    store = judging(clock)
+    store.feedback.tally(Joined(), [Direct("m", "1", [0.9], [1], clock.now)])
+    assert find(store, "1").feedback.totals.labels == 0
+
+
+def test_outcomes_leave_the_windows_and_stay_in_the_totals() -> None:
+    clock = Clock()
+    store = judging(clock)
+    label(store, "1", [0.9, 0.2], [1, 1], clock.now)
+    rows = [counts.rows for _, counts in find(store, "1").feedback.windows]
+    assert rows == [2, 2]
+    clock.now += 61
+    rows = [counts.rows for _, counts in find(store, "1").feedback.windows]
+    assert rows == [0, 2]
+    assert find(store, "1").feedback.totals.outcomes.rows == 2
+
+
+def test_a_version_known_from_labels_alone_is_held_against_none_and_goes_first() -> None:
+    """Its predictions waited since before a restart; no version that gets samples has to give way to it."""
+    clock = Clock()
+    store = judging(clock, max_versions=2)
+    label(store, "0", [0.9], [1], clock.now)
+    assert find(store, "0").feedback.totals.labels == 1
+    assert find(store, "0").comparison is None
+    assert store.observe([Batch(1, {}, "m", "2", [0.5])]).accepted == 1
+    assert names(store) == [("m", "1"), ("m", "2")]
+    comparison = find(store, "2").comparison
+    assert comparison is not None
+    assert comparison.previous == "1"
+
+
+def test_versions_with_other_bins_are_compared_in_those_of_the_one_before() -> None:
+    clock = Clock()
+    values = np.random.default_rng(1).normal(size=4000)
+    coarse = baseline(numeric("x", np.quantile(values, np.linspace(0, 1, 11)).tolist(), values))
+    fine = baseline(numeric("x", np.quantile(values, np.linspace(0, 1, 9)).tolist(), values))
+    models = tuple(ModelConfig(name="m", version=version) for version in "123")
+    profiles = {("m", "1"): coarse, ("m", "2"): fine, ("m", "3"): fine}
+    store = Store(Config(models=models, windows=WINDOWS), profiles, clock)
+    shifted = values + 1.0
+    for version, sent in (("1", values), ("2", shifted), ("3", shifted)):
+        store.observe([Batch(4000, {"x": sent.tolist()}, "m", version)])
+    second, third = find(store, "2").comparison, find(store, "3").comparison
+    assert second is not None
+    assert third is not None
+    assert (second.previous, third.previous) == ("1", "2")
+    assert second.monitor is not None
+    for comparison, before, after in ((second, values, shifted), (third, shifted, shifted)):
+        assert comparison.monitor is not None
+        (psi,) = comparison.monitor.statistician.psi_between(*comparison.windows[1][1:])
+        # the same by hand, over the deciles of the version before; what is out of range goes to the outermost ones
+        (column,) = comparison.monitor.binner.numeric
+        edges = [column.edges[i] for i in column.coarse[1:-1]]
+        q, p = (np.bincount(np.searchsorted(edges, sent), minlength=len(edges) + 1) + 0.5 for sent in (before, after))
+        q, p = q / q.sum(), p / p.sum()
+        assert psi == pytest.approx(float(((p - q) * np.log(p / q)).sum()), abs=1e-9)

@@ -91,14 +91,16 @@ class Feedback:
         totals: since the counting began.
         windows: of outcomes, corrected where labels were, by the time of the label.
         score_windows: of the scores of all predictions.
+        kept: what an exporter before this one kept, as long as nothing was added to it.
         pending, expired: predictions that wait, and that were given up, by reason.
         concept: the alarm of concept drift, from the first tick on; `concept_from` is what was counted before.
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: bytes | None = None) -> None:
         self.binner: OutcomeBinner | None = None
-        self.totals = FeedbackTotals.zero(None)
+        self.kept = kept
+        self.totals = decoded(kept, None) if kept is not None else FeedbackTotals.zero(None)
         self.windows: list[tuple[str, Window]] = []
         self.score_windows: list[tuple[str, Window]] = []
         self.pending = 0
@@ -106,12 +108,12 @@ class Feedback:
         self.concept: ConceptState | None = None
         self.concept_from: OutcomeCounts | None = None
 
-    def watch(self, binner: OutcomeBinner | None, windows: Sequence[WindowConfig], kept: bytes | None) -> None:
+    def watch(self, binner: OutcomeBinner | None, windows: Sequence[WindowConfig]) -> None:
         """Begin to count in these bins; what an exporter before this one kept goes on where it is of the same bins."""
         self.binner = binner
         if binner is None:
             return
-        self.totals = decoded(kept, binner) if kept is not None else self.totals.for_binner(binner)
+        self.totals = decoded(self.kept, binner) if self.kept is not None else self.totals.for_binner(binner)
         scores = OutcomeCounts(binner.zero_scores(), np.zeros(0), 0, 0)
         self.windows = [(window.label, Window(window.seconds, self.totals.outcomes)) for window in windows]
         self.score_windows = [(window.label, Window(window.seconds, scores)) for window in windows]

@@ -70,7 +70,7 @@ class FeedbackSink:
                 version = self._registry.find(model, name)
                 if version is None or version.feedback.binner is not increment.binner:
                     continue  # a baseline was learned in between: what was counted without one is in no bin of it
-                version.feedback.totals = increment.totals
+                version.feedback.totals, version.feedback.kept = increment.totals, None
                 for (_, window), timed in zip(version.feedback.windows, increment.by_window, strict=False):
                     window.advance(now)
                     for each in timed:

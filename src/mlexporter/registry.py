@@ -5,6 +5,7 @@ Nothing here locks: the store calls it under its lock.
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -62,7 +63,9 @@ class Version:
 
     """
 
-    def __init__(self, model: str, name: str, config: ModelConfig | None, *, configured: bool) -> None:
+    def __init__(
+        self, model: str, name: str, config: ModelConfig | None, *, configured: bool, kept: bytes | None = None
+    ) -> None:
         self.model = model
         self.name = name
         self.config = config
@@ -86,7 +89,7 @@ class Version:
         self.alarm_from: Counts | None = None
         self.diary: Diary | None = None
         self.refused: Rejection | None = None
-        self.feedback = Feedback()
+        self.feedback = Feedback(kept)
         self.beside: Beside | None = None
 
     @property
@@ -121,14 +124,14 @@ class Version:
         for _, window in (*self.windows, *of_feedback, *beside):
             yield window
 
-    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig], kept: bytes | None) -> None:
+    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig]) -> None:
         """Begin to count against a baseline. Every bin is there, at 0, but for outcomes that were kept."""
         self.monitor = monitor
         self.learner = None
         self.counts = self.alarm_from = monitor.binner.zero()
         self.alarm = None
         self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
-        self.feedback.watch(monitor.outcomes, windows, kept)
+        self.feedback.watch(monitor.outcomes, windows)
 
 
 class Registry:
@@ -145,7 +148,7 @@ class Registry:
         self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes] | None = None
     ) -> None:
         self._config = config
-        self._kept = kept or {}
+        self._kept = dict(kept or {})
         self._models: dict[str, dict[str, Version]] = {}
         self.series = 0
         for model in config.models:
@@ -176,9 +179,13 @@ class Registry:
         return tuple(sorted(self._models))
 
     def before(self, version: Version) -> Version | None:
-        """The version of the model that came before another one."""
-        versions = self.versions_of(version.model)
-        index = versions.index(version)
+        """The version of the model that came before another one.
+
+        Versions that are known from labels alone come before none and after none: their samples came before a restart.
+        """
+        known = self.versions_of(version.model)
+        versions = [each for each in known if each.configured or each.first_sample is not None]
+        index = versions.index(version) if version in versions else 0
         return versions[index - 1] if index else None
 
     def find(self, model: str, version: str) -> Version | None:
@@ -237,7 +244,7 @@ class Registry:
                 0, Reason.VERSION_LIMIT, f"version {version!r} is one more than limits.max_versions ({most})"
             )
         monitors = [known.monitor for known in versions.values() if known.monitor is not None]
-        refused = self.room_for(self.series_of(monitors[-1], first=False) if monitors else PER_VERSION)
+        refused = self.room_for(self.series_of(monitors[-1]) if monitors else PER_VERSION)
         if refused is not None:
             return refused
         config = next((known.config for known in versions.values() if known.config is not None), None)
@@ -253,7 +260,8 @@ class Registry:
         for name, version in versions.items():
             if version.learns and version.monitor is not None and version.monitor.baseline.provisional:
                 continue  # others may be held against what it learns, which freezes only with it
-            idle = now - version.last_sample if version.last_sample is not None else 0.0
+            # one that is known from labels alone is the first to go
+            idle = now - version.last_sample if version.last_sample is not None else math.inf
             if not version.configured and idle > longest:
                 self.series -= version.series
                 del versions[name]
@@ -271,25 +279,27 @@ class Registry:
             f"{self.series} series are there and {series} more would pass limits.max_series ({most})",
         )
 
-    def series_of(self, monitor: Monitor, *, first: bool) -> int:
-        """How many series a version takes at most, which may be the first one of its model."""
+    def series_of(self, monitor: Monitor, version: Version | None = None) -> int:
+        """How many series a version takes at most; without one, the next version of a model."""
+        first = version is not None and self.versions_of(version.model)[0] is version
         windows = len(self._config.windows)
         outcomes = monitor.outcomes.profile if monitor.outcomes is not None else None
         compared = 0 if first else comparison_series(monitor.baseline.columns, windows)
         return series_of(monitor.baseline.columns, windows) + outcome_series(outcomes, windows) + compared
 
     def _add(self, model: str, version: str, config: ModelConfig | None, *, configured: bool) -> Version:
-        added = Version(model, version, config, configured=configured)
+        kept = self._kept.pop(key_of(model, version), None)
+        added = Version(model, version, config, configured=configured, kept=kept)
         self.series += PER_VERSION
         self._models.setdefault(model, {})[version] = added
         return added
 
     def watch(self, version: Version, monitor: Monitor) -> None:
         """Hold a version against a baseline from now on, and book the series that it takes."""
-        series = self.series_of(monitor, first=self.before(version) is None)
+        series = self.series_of(monitor, version)
         self.series += series - version.series
         version.series = series
-        version.watch(monitor, self._config.windows, self._kept.get(key_of(version.model, version.name)))
+        version.watch(monitor, self._config.windows)
 
     def beside(self, version: Version, now: float) -> Beside | None:
         """Where to count a version's samples once more, in the bins of the version before it; under the lock.

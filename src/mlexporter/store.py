@@ -207,7 +207,7 @@ class Store:
 
     def _install(self, version: Version, learned: Monitor) -> None:
         """Begin to count against a learned baseline, if the series it takes are to be had; under the lock."""
-        series = self._registry.series_of(learned, first=self._registry.before(version) is None)
+        series = self._registry.series_of(learned, version)
         refused = self._registry.room_for(series - version.series)
         if refused is None:
             assert version.learner is not None
