@@ -1,4 +1,7 @@
-"""The recording rules in a real Prometheus: 20 replicas of 100 numeric columns, a day of recorded increases behind."""
+"""The recording rules in a real Prometheus: 20 replicas of 100 numeric columns, a day of recorded increases behind.
+
+The model has ten classes with scores, and labels.
+"""
 
 import json
 import shutil
@@ -24,6 +27,7 @@ from benchmarks.harness import Report
 RULES = Path(__file__).parents[1] / "prometheus" / "rules" / "mlexporter.rules.yaml"
 REPLICAS, COLUMNS = 20, 100
 INNER_BINS = 10
+CLASSES, SCORE_BINS = 10, 50
 SCRAPE_SECONDS, INTERVAL_SECONDS = 8, 20
 FILL_SECONDS = 110
 """Then five minutes hold 14 to 26 scrapes while it measures: 20 as at 15 seconds, in less time."""
@@ -36,6 +40,19 @@ EDGES = [f"{i}.0" for i in range(1, INNER_BINS + 1)]
 
 def series(name: str, **labels: str) -> str:
     return name + "{" + ",".join(f'{label}="{value}"' for label, value in (OWN | labels).items()) + "}"
+
+
+def outcomes() -> Iterator[tuple[str, dict[str, str]]]:
+    """Counters of outcomes: name without `mlexporter_` and `_total`, and labels."""
+    classes = [f"class {i}" for i in range(CLASSES)]
+    for name in classes:
+        for actual in classes:
+            yield "outcomes", {"predicted": name, "actual": actual}
+        for i in range(SCORE_BINS):
+            score = {"class": name, "bin": f"{i:02d} {i / SCORE_BINS:g}..{(i + 1) / SCORE_BINS:g}"}
+            yield "score_cumulative", score
+            for actual in ("true", "false"):
+                yield "score_bin", score | {"actual": actual}
 
 
 class Page:
@@ -68,6 +85,9 @@ class Page:
             for tier in ("warn", "page"):
                 fixed.append(f"{series('mlexporter_column_tolerance', tier=tier, **column)} 0.02")
                 fixed.append(f"{series('mlexporter_column_drift_log_evidence', tier=tier, **column)} -3.5")
+        for name, labels in outcomes():
+            self._counters.append((series(f"mlexporter_{name}_total", **labels), 40))
+            self._counters.append((series(f"mlexporter_{name}_retracted_total", **labels), 1))
         self._fixed = "\n".join(fixed)
         self.lines = len(fixed) + len(self._counters)
 
@@ -89,6 +109,17 @@ def history(end: float) -> Iterator[str]:
                 full = series(record, column=f"feature_{number:03d}", **own, **{label: value})
                 for at in times:
                     yield f"{full} 180000 {at:.0f}"
+    names = {name for name, _ in outcomes()}
+    for name in sorted(names):
+        for step, count in (("5m", 288), ("1h", 168)):
+            record = f"fleet:mlexporter_{name}:increase{step}"
+            yield f"# TYPE {record} gauge"
+            guard = {} if name == "outcomes" else {"baseline_hash": HASH}
+            of_name = [labels for other, labels in outcomes() if other == name]
+            for labels in of_name:
+                full = series(record, job="mlexporter", namespace="ml", **guard, **labels)
+                for i in range(count, 0, -1):
+                    yield f"{full} 10000 {end - i * (300 if step == '5m' else 3600):.0f}"
     yield "# EOF"
 
 
