@@ -1,7 +1,7 @@
 """The whole way of a page, to be watched on one machine: `make stack`.
 
 Two replicas of the demo's model, each with its exporter, and clean traffic that starts to drift, at last in its
-concept; the truth, which follows to the exporter that saw the prediction; Prometheus with the rules as they are shipped;
+concept; the truth, which goes to the exporter that saw the prediction; Prometheus with the rules as they are shipped;
 Alertmanager; and a webhook that prints each notification as it comes. All of it runs on loopback in processes of its
 own, and all of it is gone at the end.
 """
