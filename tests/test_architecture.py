@@ -75,8 +75,9 @@ ALLOWED = {
         "snapshot window"
     ),
     "feedback_sink": "feedback pending registry samples tally",
+    "fold": "binning edges learning registry samples snapshot",
     "store": (
-        "alarm baseline binning concept config detector diary edges feedback_sink history learning outcomes registry "
+        "alarm baseline binning concept config detector diary feedback_sink fold history learning outcomes registry "
         "samples snapshot window"
     ),
     # recorded samples through all of it

@@ -9,7 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from mlexporter.edges import Floats, Ints
 from mlexporter.estimates import MIN_OF_CLASS, MIN_REFERENCE, estimated, gap, hit_rates, isotonic
-from mlexporter.metrics import FIGURES
+from mlexporter.metrics.feedback import FIGURES
 from mlexporter.outcome_profile import ClassProfile, RegressionProfile
 from mlexporter.outcomes import OutcomeBinner, OutcomeCounts
 from mlexporter.performance import MACRO, MIN_OUTCOMES, WEIGHTED, FigureValue, realised

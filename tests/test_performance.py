@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mlexporter.edges import Floats, Ints
-from mlexporter.metrics import FIGURES
+from mlexporter.metrics.feedback import FIGURES
 from mlexporter.outcome_profile import ClassProfile, RegressionProfile
 from mlexporter.outcomes import OutcomeBinner, OutcomeCounts
 from mlexporter.performance import MACRO, MIN_OUTCOMES, WEIGHTED, FigureValue, realised

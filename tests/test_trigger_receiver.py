@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from alertmanager import Target, alert, body, serving
 from conftest import Clock
-from mlexporter import metrics
+from mlexporter.metrics import trigger as metrics
 from mlexporter.trigger import config
 from mlexporter.trigger.actions import Command, Request, Result
 from mlexporter.trigger.app import Incoming, TriggerApplication

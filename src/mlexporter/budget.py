@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mlexporter.baseline import Column, NumericColumn
-from mlexporter.metrics import FIGURES
+from mlexporter.metrics.feedback import FIGURES
 from mlexporter.outcome_profile import EXPORTED_OF_MANY, OutcomeProfile, RegressionProfile
 
 # samples, last sample, info, baseline rows, unknown columns, errors and up to 11 reasons of them, the 17 of the latency

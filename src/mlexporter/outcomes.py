@@ -24,7 +24,7 @@ from mlexporter.baseline import LARGEST
 from mlexporter.binning import Bools, to_floats
 from mlexporter.categories import category_of
 from mlexporter.edges import Floats, Ints
-from mlexporter.outcome_profile import EXPORTED_OF_MANY, ClassProfile, OutcomeProfile, RegressionProfile
+from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
 
 RESIDUAL_SUMS: Final = (
     "over",  # of residuals (prediction less label) above 0
@@ -336,14 +336,6 @@ class OutcomeBinner:
     def residuals(self, bins: Ints) -> Ints:
         """(S, O) outcomes of a regression by bin of the prediction and bin of the residual."""
         return bins.reshape(len(self._prediction_edges) + 1, len(self._residual_edges) + 1)
-
-
-def exported_starts(binner: OutcomeBinner, k: int) -> Ints:
-    """Where each exported bin of the k-th scored class begins: all its bins of a binary model, else at most 20."""
-    bins = binner.score_bins[k]
-    if len(binner.scored) == 1:
-        return np.arange(bins)
-    return np.unique(np.linspace(0, bins, min(bins, EXPORTED_OF_MANY) + 1).astype(np.int64))[:-1]
 
 
 class _Read(msgspec.Struct, frozen=True):

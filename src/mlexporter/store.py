@@ -23,40 +23,20 @@ from mlexporter.concept import ConceptAlarm
 from mlexporter.config import Config
 from mlexporter.detector import log_threshold
 from mlexporter.diary import Diary
-from mlexporter.edges import Ints
 from mlexporter.feedback_sink import FeedbackSink
+from mlexporter.fold import Counted, Fold, counted_of
 from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.outcomes import OutcomeCounts
-from mlexporter.registry import Beside, Registry, Version, counted_profile, same_bins
+from mlexporter.registry import Registry, Version, counted_profile, same_bins
 from mlexporter.samples import Batch, Reason, Rejection
-from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
+from mlexporter.snapshot import Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
 from mlexporter.window import Countable, Window
 
 # Rows, batches and bytes of request bodies that may wait to be counted.
 FOLD_ROWS: Final = 8192
 FOLD_BATCHES: Final = 1024
 FOLD_BYTES: Final = 2 << 20
-
-
-class _Fold(msgspec.Struct, frozen=True):
-    """Batches that were taken out to be counted, and what they are counted against."""
-
-    number: int
-    version: Version
-    batches: list[Batch]
-    learner: Learner | None
-    monitor: Monitor | None
-    beside: Beside | None
-
-
-class _Counted(msgspec.Struct, frozen=True):
-    """What was counted of a fold's batches."""
-
-    columns: Counts | None
-    beside: Counts | None
-    scores: Ints | None
-    latency: Latency
 
 
 class Store:
@@ -145,23 +125,23 @@ class Store:
 
     # -- counting -----------------------------------------------------------------------------------------------------
 
-    def _take(self, version: Version) -> _Fold:
+    def _take(self, version: Version) -> Fold:
         """Take out what waits; whoever took it counts it. Under the lock."""
         self._folds += 1
         self._active.add(self._folds)
         version.folding += 1
         beside = self._registry.beside(version, self._clock())
-        return _Fold(self._folds, version, version.take(), version.learner, version.monitor, beside)
+        return Fold(self._folds, version, version.take(), version.learner, version.monitor, beside)
 
-    def _count(self, fold: _Fold) -> None:
+    def _count(self, fold: Fold) -> None:
         """Count what was taken, outside the lock, and add it under it."""
         version, learner = fold.version, fold.learner
         learned: Monitor | None = None
-        counted: _Counted | None = None
+        counted: Counted | None = None
         try:
             if learner is not None:
                 learned = self._learn(version, learner, fold.batches)
-            counted = _counted(fold)
+            counted = counted_of(fold)
         finally:
             # also after a bug: whoever waits for these counts must not wait for ever
             with self._counted:
@@ -178,7 +158,7 @@ class Store:
                     version.learner = Learner(self._config.discovery.max_columns)
 
     @staticmethod
-    def _add_counts(fold: _Fold, counted: _Counted, now: float) -> None:
+    def _add_counts(fold: Fold, counted: Counted, now: float) -> None:
         version, counts = fold.version, counted.columns
         version.samples += sum(batch.size for batch in fold.batches)
         version.latency_counts += counted.latency.counts
@@ -415,32 +395,7 @@ def _with_reference(snapshot: VersionSnapshot) -> VersionSnapshot:
     return msgspec.structs.replace(snapshot, reference=reference)
 
 
-def _counted(fold: _Fold) -> _Counted:
-    """Count what was taken, against what it is held against."""
-    monitor, beside = fold.monitor, fold.beside
-    scores = None
-    columns = None
-    if monitor is not None:
-        columns = monitor.binner.count(fold.batches, squares=monitor.baseline.provisional)
-        if monitor.outcomes is not None and monitor.outcomes.score_bins:
-            raw = [value for batch in fold.batches for value in batch.raw_predictions() or ()]
-            scores = monitor.outcomes.count_scores(raw)
-    return _Counted(
-        columns,
-        beside.monitor.binner.count(fold.batches) if beside is not None else None,
-        scores,
-        _latency(fold.batches),
-    )
-
-
 def _add_to(windows: Iterable[Window], counts: Countable, now: float) -> None:
     for window in windows:
         window.advance(now)
         window.add(counts)
-
-
-def _latency(batches: Iterable[Batch]) -> Latency:
-    given = [latency for batch in batches for latency in batch.latency_seconds or () if latency is not None]
-    values = np.array(given, dtype=np.float64)
-    buckets = np.searchsorted(np.asarray(LATENCY_BUCKETS), values, side="left")
-    return Latency(np.bincount(buckets, minlength=len(LATENCY_BUCKETS) + 1).astype(np.int64), float(values.sum()))

@@ -12,6 +12,7 @@ from mlexporter.exposition.columns import ColumnLines, add_alarm, add_columns
 from mlexporter.exposition.feedback import FeedbackLines, add_comparison, add_feedback
 from mlexporter.exposition.text import Families, Family, add_histogram, header, numbers, prefix
 from mlexporter.metrics import Metric
+from mlexporter.metrics.feedback import LABELS_UNMATCHED, LABELS_WAITING
 from mlexporter.outcomes import OutcomeBinner
 from mlexporter.snapshot import LATENCY_BUCKETS, Snapshot, VersionSnapshot
 
@@ -72,10 +73,10 @@ class Exposition:
     def _add_waiting(families: Families, snapshot: Snapshot) -> None:
         """Families of labels that found no prediction, by model."""
         for model, count in sorted(snapshot.labels_waiting.items()):
-            name = metrics.LABELS_WAITING.name
+            name = LABELS_WAITING.name
             families[name].add_one(name, {"model": model}, count)
             for reason in ("horizon", "limit"):
-                name = metrics.LABELS_UNMATCHED.name
+                name = LABELS_UNMATCHED.name
                 lost = snapshot.labels_unmatched.get((model, reason), 0)
                 families[name].add_one(name, {"model": model, "reason": reason}, lost)
 

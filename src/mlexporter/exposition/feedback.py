@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mlexporter import metrics
 from mlexporter.categories import shorten
 from mlexporter.edges import Floats, Ints
 from mlexporter.estimates import estimated, gap
@@ -12,9 +11,11 @@ from mlexporter.expectation import TIERS
 from mlexporter.exposition.text import Families, add_histogram, prefix
 from mlexporter.feedback import DELAY_BUCKETS, RIGHT
 from mlexporter.labels import interval
-from mlexporter.metrics import Metric, retracted
-from mlexporter.outcome_profile import ClassProfile
-from mlexporter.outcomes import RESIDUAL_SUMS, OutcomeBinner, OutcomeCounts, exported_starts
+from mlexporter.metrics import Metric
+from mlexporter.metrics import feedback as metrics
+from mlexporter.metrics.feedback import retracted
+from mlexporter.outcome_profile import EXPORTED_OF_MANY, ClassProfile
+from mlexporter.outcomes import RESIDUAL_SUMS, OutcomeBinner, OutcomeCounts
 from mlexporter.performance import FigureValue, realised
 from mlexporter.snapshot import VersionSnapshot
 
@@ -55,7 +56,7 @@ class FeedbackLines:
         self._names = {name: name if name == "__other__" else shorten(name) for name in binner.classes}
         self._classes = [self._names[name] for name in binner.classes]
         self.baseline = realised(binner, binner.reference) if binner.reference is not None else []
-        self._starts = [exported_starts(binner, k) for k in range(len(binner.scored))]
+        self._starts = [_exported_starts(binner, k) for k in range(len(binner.scored))]
         if not isinstance(binner.profile, ClassProfile):
             self._residuals = _Block(metrics.RESIDUALS, [labels])
             self._sums = [_Block(*_sum_series(name, labels)) for name in RESIDUAL_SUMS]
@@ -109,6 +110,14 @@ class FeedbackLines:
             np.concatenate([np.cumsum(each[:, 0]) for each in scores]),
             np.concatenate(sums),
         )
+
+
+def _exported_starts(binner: OutcomeBinner, k: int) -> Ints:
+    """Where each exported bin of the k-th scored class begins: all its bins of a binary model, else at most 20."""
+    bins = binner.score_bins[k]
+    if len(binner.scored) == 1:
+        return np.arange(bins)
+    return np.unique(np.linspace(0, bins, min(bins, EXPORTED_OF_MANY) + 1).astype(np.int64))[:-1]
 
 
 def _sum_series(name: str, labels: Mapping[str, str]) -> tuple[Metric, list[Mapping[str, str]]]:
