@@ -290,6 +290,20 @@ def test_file_that_is_locked_at_the_start(started: Callable[..., Exporter], tmp_
     holds(exporter, data.cells())
 
 
+def test_outcomes_without_an_id_that_are_refused(exporter: Exporter, tmp_path: Path) -> None:
+    """Nothing tells them apart when they are sent again, so what was refused is not counted."""
+    data = Binary(15, 3000)
+    rows = zip(data.scores.tolist(), data.labels.tolist(), strict=True)
+    content = OF | {"labels": [{"prediction": score, "label": label} for score, label in rows]}
+    with locked(exporter, tmp_path / "state"):
+        for _ in range(2):
+            refused(exporter, content)
+    comes_back(exporter)
+    holds(exporter, Counter())
+    kept(exporter, content)
+    holds(exporter, data.cells())
+
+
 def test_more_than_may_wait(start_exporter: Start, tmp_path: Path, profile: str) -> None:
     """The oldest make room: their labels find nothing and are given up in turn, which is counted."""
     config = config_of(model("churn", profile), labels={"max_rows": 1000})

@@ -100,7 +100,11 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class _Request(msgspec.Struct, eq=False):
-    """Labels that somebody waits for, and how far they are written."""
+    """Labels that somebody waits for, and how far they are written.
+
+    Outcomes without an id would count once more when they are sent again. So those of a request that is `forsaken`,
+    whose sender was told to send it again, are not counted; and while they are `counting`, nobody is told so.
+    """
 
     labels: Sequence[Label]
     predictions: Sequence[Prediction]
@@ -108,6 +112,8 @@ class _Request(msgspec.Struct, eq=False):
     done: threading.Event
     taken: int = 0
     error: str | None = None
+    counting: bool = False
+    forsaken: bool = False
 
     @property
     def size(self) -> int:
@@ -116,11 +122,12 @@ class _Request(msgspec.Struct, eq=False):
 
 
 class _Work(msgspec.Struct):
-    """One write: rows, who waits for them, and how much of the queue they are."""
+    """One write: rows, who brings outcomes without an id, who waits for it, and how much of the queue it is."""
 
     predictions: list[Prediction] = []
     labels: list[Label] = []
     direct: list[Direct] = []
+    bringing: list[_Request] = []
     finished: list[_Request] = []
     rows: int = 0
 
@@ -210,7 +217,8 @@ class Joiner:
             self._submitting += 1
             self._changed.notify_all()
         try:
-            done = request.done.wait(timeout)
+            while not (done := request.done.wait(timeout)) and not self._forsake(request):
+                pass
         finally:
             with self._changed:
                 self._submitting -= 1
@@ -220,6 +228,12 @@ class Joiner:
             raise StoreError(f"labels could not be kept within {timeout:g} s; send them again")
         if request.error is not None:
             raise StoreError(request.error)
+
+    def _forsake(self, request: _Request) -> bool:
+        """Have outcomes without an id not counted, unless just that is going on."""
+        with self._changed:
+            request.forsaken = not request.counting
+            return request.forsaken
 
     def _admit(self, request: _Request, timeout: float) -> None:
         """Refuse at once what would wait in vain. Under the lock."""
@@ -261,7 +275,7 @@ class Joiner:
         try:
             while self._wait():
                 work = self._next()
-                if work.predictions or work.labels or work.direct:
+                if work.predictions or work.labels or work.direct or work.bringing:
                     self._perform(work)
                 self._finish(work)
                 self._since_forget += len(work.predictions) + len(work.labels)
@@ -294,7 +308,7 @@ class Joiner:
             while self._requests and room > 0:
                 request = self._requests[0]
                 begin, request.taken = request.taken, request.taken + room
-                work.direct += request.direct if not begin else ()
+                work.bringing += [request] if request.direct and not begin else []
                 work.predictions += request.predictions[begin : request.taken]
                 work.labels += request.labels[begin : request.taken]
                 room = request.taken - request.size
@@ -327,6 +341,7 @@ class Joiner:
                 self._write(work)
             except StoreError as error:
                 self._failed(error)
+                self._counted(work.bringing)
                 if not self._pause(pause):
                     self._drop(work, "the server is stopping; send the labels again")
                     return
@@ -337,13 +352,25 @@ class Joiner:
                 self._drop(work, "labels could not be joined")
                 return
             else:
+                # the others have labels by id that are not written yet
+                self._counted([request for request in work.bringing if request not in work.finished])
                 return
+
+    def _counted(self, requests: Sequence[_Request]) -> None:
+        """Nothing of these is being counted any more."""
+        with self._changed:
+            for request in requests:
+                request.counting = False
 
     def _write(self, work: _Work) -> None:
         tallies: list[Tally] = []
 
         def totals(joined: Joined) -> Totals:
-            tallies.append(self._sink.tally(joined, work.direct))
+            with self._changed:
+                for request in work.bringing:
+                    request.counting = not request.forsaken
+            brought = [each for request in work.bringing if request.counting for each in request.direct]
+            tallies.append(self._sink.tally(joined, [*work.direct, *brought]))
             return tallies[-1].totals
 
         begin = time.perf_counter()
