@@ -13,8 +13,8 @@ PSI_LIMIT = 0.1
 # PSI passes its noise floor by chance once in 1,000 looks, and the demo looks often; twice the floor, never.
 NOISE_MARGIN = 2.0
 MISSING_LIMIT = 0.05
-# The drift of its features makes the estimate of the model's accuracy wrong by less than a point, that of the concept by
-# more than ten with --once: the limit is ten standard errors from either.
+# With --once, the drift of the features makes the estimated accuracy wrong by less than two points, that of the concept
+# by eight and more: the limit is at least six standard errors from either.
 GAP_LIMIT = 0.04
 
 _GAUGES = {
