@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
 	@echo 'make stack   watch a page arrive: exporters, Prometheus, Alertmanager (ARGS=--once: ends after the first page)'
-	@echo 'make test    run the tests (ARGS=... goes to pytest)'
+	@echo 'make test    run the tests, a process for each core (ARGS=... goes to pytest)'
 	@echo 'make lint    lint, format, types'
 	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
@@ -24,7 +24,7 @@ stack: $(VENV)/.demo
 	$(BIN)/python examples/stack/stack.py $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

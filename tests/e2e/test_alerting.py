@@ -49,7 +49,7 @@ SHORTER = {
     "[59m]": "[14s]",
     "[1439m]": "[29s]",
 }
-DURATION = re.compile(r"(\[|(?:interval|keep_firing_for): |\]\) >= )\d+[smhd]?\b")
+DURATION = re.compile(r"(\[|(?:interval|keep_firing_for): |\]\)+ >= )\d+[smhd]?\b")
 
 READY_SECONDS = 30.0
 # Two ticks of 15 seconds, and as long again as a busy machine may take.
