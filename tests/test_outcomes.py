@@ -113,6 +113,12 @@ def test_classes_named_true_and_false() -> None:
     assert confusion(profile, *rows) == [[3, 0], [0, 3]]
 
 
+def test_classes_that_only_look_like_numbers() -> None:
+    binner = OutcomeBinner(ClassProfile(task="multiclass", classes=("--1", "-1", "-", "-0", "\u0663")))
+    # -1 is the class "-1"; 0 is none of them, for nobody writes it "-0", and neither is an Arabic 3 a 3
+    assert binner.said(["--1", -1, "-", 0, 3, "\u0663"]).tolist() == [0, 1, 2, 5, 5, 4]
+
+
 def test_classes_of_numbers_that_are_not_whole() -> None:
     profile = ClassProfile(task="multiclass", classes=("1.5", "-2", "30"))
     assert confusion(profile, (1.5, "1.5"), (-2, -2.0), (30.0, 30)) == [

@@ -390,6 +390,6 @@ def _class_lookup(classes: Sequence[str]) -> dict[object, int]:
                 lookup[float(alias == "1" or alias == "true")] = index
     for index, name in enumerate(classes):
         lookup[name] = index
-        if name.lstrip("-").isdecimal() and category_of(int(name)) == name:
+        if name.removeprefix("-").isdecimal() and category_of(int(name)) == name:
             lookup[int(name)] = index
     return lookup
