@@ -79,7 +79,9 @@ class _Work:
                 continue
             if prediction is not None and version is not None:
                 self.predictions.append(Prediction(model, version, id_, self._now, orjson.dumps(prediction)))
-            self.labels.append(Label(model, version, id_, self._now, json_value(label)))
+            # a label alone is of every version, also beside one whose prediction is of the default version
+            of = version if prediction is not None else sent.version
+            self.labels.append(Label(model, of, id_, self._now, json_value(label)))
         if alone and version is not None:
             made, known = zip(*alone, strict=True)
             self.direct.append(Direct(model, version, made, known, self._now))
