@@ -26,7 +26,7 @@ from mlexporter.config import (
     Window,
 )
 from mlexporter.learning import Learner
-from mlexporter.pending.records import Direct, Joined
+from mlexporter.pending.records import Direct, Joined, Match
 from mlexporter.samples import Batch, Reason, Role
 from mlexporter.snapshot import Monitor, VersionSnapshot
 from mlexporter.store import FOLD_BATCHES, FOLD_BYTES, FOLD_ROWS, Store
@@ -981,6 +981,29 @@ def test_outcomes_go_on_after_a_restart() -> None:
     assert find(again, "1").feedback.windows[0][1].rows == 0, "windows are not kept"
     label(again, "1", [0.9], [1], clock.now)
     assert find(again, "1").feedback.totals.labels == 3
+
+
+def test_a_correction_after_a_restart_leaves_no_debt_in_the_windows() -> None:
+    """Of numbers a debt would be seen as an error under 0."""
+    clock = Clock()
+    profile = baseline(numeric("prediction", (0.0, 5.0, 10.0), [2.0, 8.0] * 500, role=Role.PREDICTION))
+
+    def begun(kept: Mapping[str, bytes] | None = None) -> Store:
+        config = Config(models=(ModelConfig(name="m", version="1", task="regression"),), windows=WINDOWS)
+        return Store(config, {("m", "1"): profile}, clock, kept)
+
+    first = Match("m", "1", b"5", b"1005", 1.0, clock.now)
+    tally = (store := begun()).feedback.tally(Joined(matches=[first] * 300), ())
+    store.feedback.install(tally)
+    clock.now += 30.0
+    store = begun(tally.totals)
+    again = msgspec.structs.replace(first, label=b"6", time=clock.now, replaced=(first.label, first.time))
+    store.feedback.install(store.feedback.tally(Joined(matches=[again] * 300), ()))
+    feedback = find(store, "1").feedback
+    for _, counts in feedback.windows:
+        assert (counts.rows, counts.sums[:3].tolist()) == (300, [0.0, 300.0, 300.0])
+    # the totals go on: what was counted before is taken back of them
+    assert (feedback.totals.outcomes.rows, feedback.totals.retracted.rows) == (600, 300)
 
 
 def test_a_tally_that_is_not_installed_changes_nothing() -> None:

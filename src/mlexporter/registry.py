@@ -124,14 +124,14 @@ class Version:
         for _, window in (*self.windows, *of_feedback, *beside):
             yield window
 
-    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig]) -> None:
+    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig], now: float) -> None:
         """Begin to count against a baseline. Every bin is there, at 0, but for outcomes that were kept."""
         self.monitor = monitor
         self.learner = None
         self.counts = self.alarm_from = monitor.binner.zero()
         self.alarm = None
         self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
-        self.feedback.watch(monitor.outcomes, windows)
+        self.feedback.watch(monitor.outcomes, windows, now)
 
 
 class Registry:
@@ -140,12 +140,17 @@ class Registry:
     Args:
         config: models, windows, discovery and limits.
         baselines: of the configured models that have one, by (name, version).
+        now: Unix time in seconds.
         kept: what an exporter before this one kept of outcomes, by `key_of`.
 
     """
 
     def __init__(
-        self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes] | None = None
+        self,
+        config: Config,
+        baselines: dict[tuple[str, str], Baseline],
+        now: float,
+        kept: Mapping[str, bytes] | None = None,
     ) -> None:
         self._config = config
         self._kept = dict(kept or {})
@@ -158,7 +163,7 @@ class Registry:
                 # one that was saved before it was whole goes on no more: it is what the live data are held against
                 baseline = msgspec.structs.replace(baseline, provisional=False)
                 monitor = Monitor.of(baseline, config.detection, model.columns, counted_profile(baseline, model))
-                self.watch(version, monitor)
+                self.watch(version, monitor, now)
             else:
                 self._learn_from(version)
 
@@ -251,7 +256,7 @@ class Registry:
         found = self._add(model, version, config, configured=False)
         if not monitors:
             return self._learn_from(found)
-        self.watch(found, monitors[-1])
+        self.watch(found, monitors[-1], now)
         return found
 
     def _retire(self, versions: dict[str, Version], now: float) -> bool:
@@ -294,12 +299,12 @@ class Registry:
         self._models.setdefault(model, {})[version] = added
         return added
 
-    def watch(self, version: Version, monitor: Monitor) -> None:
+    def watch(self, version: Version, monitor: Monitor, now: float) -> None:
         """Hold a version against a baseline from now on, and book the series that it takes."""
         series = self.series_of(monitor, version)
         self.series += series - version.series
         version.series = series
-        version.watch(monitor, self._config.windows)
+        version.watch(monitor, self._config.windows, now)
 
     def beside(self, version: Version, now: float) -> Beside | None:
         """Where to count a version's samples once more, in the bins of the version before it; under the lock.
