@@ -121,6 +121,21 @@ def test_a_version_is_compared_with_the_one_before() -> None:
     assert right == {"this": 2, "previous": 1, "both": 1, "neither": 1}
 
 
+def test_another_version_before_is_counted_afresh() -> None:
+    """As where the version between is gone: what was counted against it says nothing of the one before that."""
+    sides = {("m", "0"): side(), ("m", "1"): side(), KEY: side()}
+    found = pairs("yes", ("yes", "no"), ("no", "no"))
+    first = increments(sides, {KEY: "1"}, Joined(pairs=found), ())[KEY].totals
+    assert (first.previous, first.right.tolist()) == ("1", [1, 0, 0, 1])
+    sides[KEY] = side(totals=first)
+    untouched = increments(sides, {KEY: "0"}, Joined(tracked={KEY: 1}), ())[KEY].totals
+    assert (untouched.previous, untouched.right.tolist()) == ("1", [1, 0, 0, 1])
+    assert [each.sum() for each in untouched.against("0")] == [0, 0]
+    other = pairs("yes", ("yes", "no"), versions=("2", "0"))
+    after = increments(sides, {KEY: "0"}, Joined(pairs=other), ())[KEY].totals
+    assert (after.previous, after.right.tolist()) == ("0", [1, 0, 0, 0])
+
+
 def test_pairs_are_turned_so_that_the_later_version_is_this_one() -> None:
     found = pairs("yes", ("yes", "no"), versions=("1", "2"))
     assert compared(found)[1] == {"this": 0, "previous": 1, "both": 0, "neither": 0}

@@ -31,7 +31,8 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
         labels, corrected, repeated, invalid, tracked: as the metrics of these names.
         last_label: Unix time, None before the first one.
         delay_counts, delay_sum: (K+1,) per bucket of `DELAY_BUCKETS`, not cumulative; and their sum, in seconds.
-        agreement: requests that the version before answered otherwise, and likewise.
+        previous: name of the version that the next two are against; empty before the first request of both.
+        agreement: requests that it answered otherwise, and likewise.
         right: labelled requests, by `RIGHT`.
         since: Unix time at which the counting of outcomes began, in these bins: none of an earlier label is in them.
 
@@ -48,7 +49,14 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
     delay_sum: float
     agreement: Ints
     right: Ints
+    previous: str = ""
     since: float = 0.0
+
+    def against(self, previous: str) -> tuple[Ints, Ints]:
+        """Agreement with a version and which of them was right; nothing where they were counted against another."""
+        if previous == self.previous:
+            return self.agreement, self.right
+        return np.zeros(2, np.int64), np.zeros(len(RIGHT), np.int64)
 
     @staticmethod
     def zero(binner: OutcomeBinner | None) -> "FeedbackTotals":
@@ -155,6 +163,7 @@ class _Kept(msgspec.Struct, frozen=True):
     delay_sum: float
     agreement: bytes
     right: bytes
+    previous: str
     since: float
 
 

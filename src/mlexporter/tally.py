@@ -114,6 +114,7 @@ def increments(
             sides[key],
             matches[key],
             together[key],
+            before[key] if pairs.get(key) else sides[key].totals.previous,
             _compared(sides, key, before.get(key, ""), pairs.get(key, [])),
             joined.tracked.get(key, 0),
             joined.repeated.get(key, 0),
@@ -127,6 +128,7 @@ def _increment(
     side: Side,
     matches: Sequence[Match],
     direct: Sequence[Direct],
+    previous: str,
     compared: tuple[Ints, Ints],
     tracked: int,
     repeated: int,
@@ -156,7 +158,7 @@ def _increment(
             (*added.timed(binner, counts, width, 1), *out.timed(binner, gone, width, -1)) for width in side.widths
         )
     first = [match.delay for match in matches if match.replaced is None]
-    agreement, right = compared
+    agreement, right = (old + new for old, new in zip(totals.against(previous), compared, strict=True))
     return Increment(
         binner,
         FeedbackTotals(
@@ -169,8 +171,9 @@ def _increment(
             last_label=max(added.times, default=totals.last_label),
             delay_counts=totals.delay_counts + _delays(first),
             delay_sum=totals.delay_sum + sum(first),
-            agreement=totals.agreement + agreement,
-            right=totals.right + right,
+            agreement=agreement,
+            right=right,
+            previous=previous,
             since=totals.since,
         ),
         by_window,

@@ -223,9 +223,10 @@ def add_comparison(families: Families, version: VersionSnapshot) -> None:
         families[metric.name].add_one(metric.name, {**labels, **more}, value)
 
     add(metrics.VERSION_PREVIOUS_INFO, 1.0)
-    for agree, count in zip(("false", "true"), version.feedback.totals.agreement.tolist(), strict=True):
+    agreement, who_was_right = version.feedback.totals.against(comparison.previous)
+    for agree, count in zip(("false", "true"), agreement.tolist(), strict=True):
         add(metrics.VERSION_AGREEMENT, count, agree=agree)
-    for right, count in zip(RIGHT, version.feedback.totals.right.tolist(), strict=True):
+    for right, count in zip(RIGHT, who_was_right.tolist(), strict=True):
         add(metrics.VERSION_RIGHT, count, right=right)
     if comparison.monitor is None:
         return
