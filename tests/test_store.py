@@ -27,7 +27,7 @@ from mlexporter.config import (
 )
 from mlexporter.learning import Learner
 from mlexporter.pending.records import Direct, Joined, Match
-from mlexporter.samples import Batch, Reason, Role
+from mlexporter.samples import Batch, Reason, Rejection, Role
 from mlexporter.snapshot import Monitor, VersionSnapshot
 from mlexporter.store import FOLD_BATCHES, FOLD_BYTES, FOLD_ROWS, Store
 
@@ -1037,6 +1037,21 @@ def test_a_version_known_from_labels_alone_is_held_against_none_and_goes_first()
     comparison = find(store, "2").comparison
     assert comparison is not None
     assert comparison.previous == "1"
+
+
+def test_predictions_that_come_with_their_labels_make_no_more_versions_than_samples_do() -> None:
+    """Each version has counts that are kept in the file for good: they must not be had for the asking."""
+    clock = Clock()
+    store = judging(clock, max_versions=2)
+    assert store.locate("m", "2", one=True) == ("m", "2")
+    clock.now += 3600.0
+    assert store.locate("m", "2", one=True) == ("m", "2")
+    refused = store.locate("m", "3", one=True)
+    assert isinstance(refused, Rejection)
+    assert refused.reason is Reason.VERSION_LIMIT
+    clock.now += 3601.0  # longer than the longest window
+    assert store.locate("m", "3", one=True) == ("m", "3")
+    assert names(store) == [("m", "1"), ("m", "3")]
 
 
 def test_versions_with_other_bins_are_compared_in_those_of_the_one_before() -> None:

@@ -56,6 +56,7 @@ class Version:
         folding: how many threads are counting batches taken from it.
         learner: collects samples while there is no baseline; `learns` stays true once there is one.
         refused: why no samples are taken any more.
+        last_told: Unix time of the last prediction that came with its label and not as a sample.
         alarm: of drift, from the first tick on that has a frozen baseline; `alarm_from` is what was counted before.
         diary: of a version that learns for so long that it can learn its season, too.
         feedback: what labels tell of it.
@@ -75,6 +76,7 @@ class Version:
         self.error_reasons: dict[str, int] = {}
         self.first_sample: float | None = None
         self.last_sample: float | None = None
+        self.last_told: float | None = None
         self.latency_counts: Ints = np.zeros(len(LATENCY_BUCKETS) + 1, dtype=np.int64)
         self.latency_sum = 0.0
         self.pending: list[Batch] = []
@@ -265,8 +267,8 @@ class Registry:
         for name, version in versions.items():
             if version.learns and version.monitor is not None and version.monitor.baseline.provisional:
                 continue  # others may be held against what it learns, which freezes only with it
-            # one that is known from labels alone is the first to go
-            idle = now - version.last_sample if version.last_sample is not None else math.inf
+            # one that is known from what waited since before a restart is the first to go
+            idle = now - max(version.last_sample or -math.inf, version.last_told or -math.inf)
             if not version.configured and idle > longest:
                 self.series -= version.series
                 del versions[name]

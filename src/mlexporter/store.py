@@ -95,8 +95,11 @@ class Store:
                 return Rejection(0, Reason.UNKNOWN_MODEL, f"labels are for a known model; known: {names}")
             if not one:
                 return model, version
-            found = self._registry.resolve(model, version, self._clock())
-            return found if isinstance(found, Rejection) else (model, found.name)
+            found = self._registry.resolve(model, version, now := self._clock())
+            if isinstance(found, Rejection):
+                return found
+            found.last_told = now
+            return model, found.name
 
     def _observe(self, batch: Batch) -> Version | Rejection:
         with self._lock:
