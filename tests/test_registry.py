@@ -222,6 +222,12 @@ def test_max_series_stops_rollouts_at_the_last_that_fits(room: int) -> None:
     assert known.series == (2 * OLD_SERIES + COMPARED if room == 0 else OLD_SERIES)
 
 
+def test_a_comparison_takes_the_columns_of_the_version_before() -> None:
+    known = registry(("m", "1"), ("m", "2"), profiles=[OLD, NEW])
+    alone = registry(("m", "1"), profiles=[OLD]).series + registry(("m", "2"), profiles=[NEW]).series
+    assert known.series == alone + COMPARED
+
+
 def test_a_refused_batch_leaves_no_trace() -> None:
     known = registry(("m", "1"), profiles=[OLD], max_versions=1)
     for model, version in (("x", "1"), ("m", "2"), ("x", None)):

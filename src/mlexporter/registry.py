@@ -291,7 +291,10 @@ class Registry:
         first = version is not None and self.versions_of(version.model)[0] is version
         windows = len(self._config.windows)
         outcomes = monitor.outcomes.profile if monitor.outcomes is not None else None
-        compared = 0 if first else comparison_series(monitor.baseline.columns, windows)
+        # the columns are those of the version before; that of a rollout has the same
+        before = self.before(version) if version is not None else None
+        held = before.monitor if before is not None and before.monitor is not None else monitor
+        compared = 0 if first else comparison_series(held.baseline.columns, windows)
         return series_of(monitor.baseline.columns, windows) + outcome_series(outcomes, windows) + compared
 
     def _add(self, model: str, version: str, config: ModelConfig | None, *, configured: bool) -> Version:
