@@ -88,7 +88,7 @@ ALLOWED = {
         "alarm baseline binning categories edges estimates expectation feedback labels metrics outcome_profile "
         "outcomes performance snapshot statistics"
     ),
-    "feedback_status": "alarm estimates expectation outcomes performance snapshot",
+    "feedback_status": "alarm concept estimates expectation outcomes performance snapshot",
     "explanation": "alarm alarm_bins dictionary edges expectation feedback_status labels snapshot",
     "status": "baseline feedback_status snapshot statistics",
     "telemetry": "metrics pending samples",

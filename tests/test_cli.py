@@ -109,6 +109,20 @@ def test_check_config_prints_every_mistake(run: Run, write: Write) -> None:
         assert key in line
 
 
+def test_the_series_of_a_comparison_are_held_to_the_limit(run: Run, write: Write) -> None:
+    write("churn.json", encode(PROFILE))
+    text = """
+models:
+  - {name: churn, version: "7", baseline: churn.json}
+  - {name: churn, version: "8", baseline: churn.json}
+windows: [5m, 15m, 1h, 6h, 24h]
+limits: {max_series: 318}
+"""
+    # each version as below; the second against the first: 7, and 2 columns in 5 windows
+    error = one_line(run("check", "config", write("mlexporter.yml", text)))
+    assert f"the models take up to {151 + 151 + 7 + 2 * 5} series, more than 318" in error
+
+
 def test_models_that_take_too_many_series_are_refused_at_the_start(run: Run, write: Write) -> None:
     write("churn.json", encode(PROFILE))
     text = """

@@ -1,9 +1,11 @@
 """The page against prometheus_client: byte for byte, and read back to the same values."""
 
+import gc
 import math
 import re
 import shutil
 import subprocess
+import weakref
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -531,3 +533,14 @@ def test_golden(golden: Path, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--update-golden"):
         path.write_text(text, encoding="utf-8")
     assert text.splitlines() == path.read_text(encoding="utf-8").splitlines()
+
+
+def test_nothing_is_kept_of_versions_that_are_gone() -> None:
+    snapshot = labelled_store(Clock()).snapshot()
+    exposition = Exposition()
+    exposition.page(snapshot)
+    kept = [weakref.ref(lines) for lines in exposition._feedback_lines.values()]
+    assert len(kept) == len(snapshot.versions)
+    exposition.page(msgspec.structs.replace(snapshot, versions=()))
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * len(kept)

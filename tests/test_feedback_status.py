@@ -2,13 +2,18 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
-from conftest import Clock
-from labelled import labelled_store
+from conftest import Clock, baseline
+from labelled import labelled_store, profiled
+from mlexporter.baseline import sealed
+from mlexporter.config import ColumnConfig, Config, ModelConfig
 from mlexporter.explanation import drift_of
+from mlexporter.exposition import Exposition
 from mlexporter.feedback_status import labels_of, outcomes_of
+from mlexporter.outcome_profile import ClassProfile
 from mlexporter.pending.records import Direct, Joined
 from mlexporter.snapshot import VersionSnapshot
 from mlexporter.store import Store
@@ -57,3 +62,25 @@ def test_concept_drift_is_explained_by_what_was_said() -> None:
     assert highest["expected"]["1"] > 0.8
     assert highest["seen"]["1"] < 0.2
     assert sum(each["rows"] for each in page["predictions"]) == pytest.approx(4000)
+
+
+def test_classes_that_are_personal_are_shown_nowhere() -> None:
+    clock = Clock()
+    people = ("Ann Li", "Bo Xu", "Cy Ng")
+    said: list[object] = [*people] * 1000
+    known: list[object] = ["Ann Li", "Bo Xu", "Bo Xu"] * 1000
+    profile = profiled(ClassProfile(task="multiclass", classes=people), said, known)
+    settings = {"prediction": ColumnConfig(export_names=False)}
+    config = Config(models=(ModelConfig(name="who", version="1", columns=settings),))
+    store = Store(config, {("who", "1"): sealed(msgspec.structs.replace(baseline(), outcomes=profile))}, clock)
+    store.tick()
+    store.feedback.install(store.feedback.tally(Joined(), [Direct("who", "1", said, said, clock.now)]))
+    store.tick()
+    snapshot = store.snapshot()
+    page = Exposition().page(snapshot).decode()
+    assert 'mlexporter_outcomes_total{actual="01",model="who",predicted="01",version="1"} 1000.0' in page
+    assert 'mlexporter_performance_recall_ratio{class="02",model="who",version="1",window="24h"} 1.0' in page
+    drift = json.dumps(drift_of(snapshot, "who", "1"))
+    assert '"said": "01"' in drift
+    for name in people:
+        assert name not in page + drift

@@ -113,6 +113,26 @@ def test_classes_named_true_and_false() -> None:
     assert confusion(profile, *rows) == [[3, 0], [0, 3]]
 
 
+def test_classes_that_only_look_like_numbers() -> None:
+    binner = OutcomeBinner(ClassProfile(task="multiclass", classes=("--1", "-1", "-", "-0", "\u0663")))
+    # -1 is the class "-1"; 0 is none of them, for nobody writes it "-0", and neither is an Arabic 3 a 3
+    assert binner.said(["--1", -1, "-", 0, 3, "\u0663"]).tolist() == [0, 1, 2, 5, 5, 4]
+
+
+def test_classes_with_names_of_the_exporter_are_marked() -> None:
+    """Unmarked they would be taken for the class of all others, and for the means over the classes."""
+    names = ("__macro__", "__other__", "plain")
+    edges = (-5e-324, 0.5, 1.0)
+    binner = OutcomeBinner(
+        ClassProfile(task="multiclass", classes=names, score_edges=(edges,) * 3, confidence_edges=edges)
+    )
+    assert len(set(binner.classes) - {"__macro__", "__weighted__"}) == 4
+    assert (binner.classes[2:], binner.scored) == (("plain", "__other__"), binner.classes[:3])
+    said = {"__macro__": 0.75, "__other__": 0.25}
+    assert binner.said([said, "__other__", "else"]).tolist() == [0, 1, 3]
+    assert binner.read_scores([said]).tolist() == [[0.75, 0.25, 0.0]]
+
+
 def test_classes_of_numbers_that_are_not_whole() -> None:
     profile = ClassProfile(task="multiclass", classes=("1.5", "-2", "30"))
     assert confusion(profile, (1.5, "1.5"), (-2, -2.0), (30.0, 30)) == [

@@ -39,7 +39,7 @@ def registry(
         limits=LimitsConfig(max_versions=max_versions, max_series=max_series),
     )
     named = [(name, version or UNVERSIONED) for name, version in models]
-    return Registry(config, dict(zip(named, profiles, strict=False)))
+    return Registry(config, dict(zip(named, profiles, strict=False)), NOW)
 
 
 def resolve(
@@ -194,7 +194,8 @@ def test_a_version_that_others_wait_for_is_not_retired() -> None:
     """A baseline that is still learned freezes with the version that learns it, for all that are held against it."""
     known = registry(discovery=True, max_versions=2)
     assert resolve(known, "m", "1") == ("m", "1")
-    known.watch(get(known, "m", "1"), Monitor.of(Baseline(rows=0, columns=(), provisional=True), DetectionConfig(), {}))
+    monitor = Monitor.of(Baseline(rows=0, columns=(), provisional=True), DetectionConfig(), {})
+    known.watch(get(known, "m", "1"), monitor, NOW)
     assert resolve(known, "m", "2") == ("m", "2")
     assert resolve(known, "m", "3", NOW + 2 * HOUR) == ("m", "3")
     assert listed(known) == ["m 1", "m 3"]
@@ -219,6 +220,12 @@ def test_max_series_stops_rollouts_at_the_last_that_fits(room: int) -> None:
     known = registry(("m", "1"), profiles=[OLD], max_series=2 * OLD_SERIES + COMPARED + room)
     assert resolve(known, "m", "2") == (("m", "2") if room == 0 else Reason.SERIES_LIMIT)
     assert known.series == (2 * OLD_SERIES + COMPARED if room == 0 else OLD_SERIES)
+
+
+def test_a_comparison_takes_the_columns_of_the_version_before() -> None:
+    known = registry(("m", "1"), ("m", "2"), profiles=[OLD, NEW])
+    alone = registry(("m", "1"), profiles=[OLD]).series + registry(("m", "2"), profiles=[NEW]).series
+    assert known.series == alone + COMPARED
 
 
 def test_a_refused_batch_leaves_no_trace() -> None:

@@ -930,6 +930,17 @@ def test_labels_with_their_predictions_are_counted(judged: Exporter) -> None:
     assert outcomes(judged) == {("1", "1"): 1, ("0", "1"): 1, ("0", "0"): 1, ("1", "0"): 1}
 
 
+def test_a_label_by_id_is_of_every_version_whatever_comes_with_it(judged: Exporter) -> None:
+    """The prediction beside it is of version 1, the default; the label alone is of version 2, which made its own."""
+    sample = {"model": "m", "version": "2", "id": "a", "features": {}, "prediction": 0.9}
+    assert sent(judged, "/v1/samples", sample).code == 200
+    labels = [{"id": "a", "label": 1}, {"prediction": 0.2, "label": 0}]
+    assert sent(judged, "/v1/labels", {"labels": labels}).json["accepted"] == 2
+    eventually(lambda: sum(outcomes(judged).values()) == 1)
+    text = judged.call("GET", "/metrics").body.decode()
+    assert 'mlexporter_outcomes_total{actual="1",model="m",predicted="1",version="2"} 1.0' in text
+
+
 def test_labels_of_unknown_models_are_404_and_make_none_known(judged: Exporter) -> None:
     answer = sent(judged, "/v1/labels", {"model": "n", "labels": [{"id": "a", "label": 1}]})
     assert (answer.code, answer.json["errors"][0]["reason"]) == (404, "unknown_model")

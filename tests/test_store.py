@@ -26,8 +26,8 @@ from mlexporter.config import (
     Window,
 )
 from mlexporter.learning import Learner
-from mlexporter.pending.records import Direct, Joined
-from mlexporter.samples import Batch, Reason, Role
+from mlexporter.pending.records import Direct, Joined, Match
+from mlexporter.samples import Batch, Reason, Rejection, Role
 from mlexporter.snapshot import Monitor, VersionSnapshot
 from mlexporter.store import FOLD_BATCHES, FOLD_BYTES, FOLD_ROWS, Store
 
@@ -983,6 +983,29 @@ def test_outcomes_go_on_after_a_restart() -> None:
     assert find(again, "1").feedback.totals.labels == 3
 
 
+def test_a_correction_after_a_restart_leaves_no_debt_in_the_windows() -> None:
+    """Of numbers a debt would be seen as an error under 0."""
+    clock = Clock()
+    profile = baseline(numeric("prediction", (0.0, 5.0, 10.0), [2.0, 8.0] * 500, role=Role.PREDICTION))
+
+    def begun(kept: Mapping[str, bytes] | None = None) -> Store:
+        config = Config(models=(ModelConfig(name="m", version="1", task="regression"),), windows=WINDOWS)
+        return Store(config, {("m", "1"): profile}, clock, kept)
+
+    first = Match("m", "1", b"5", b"1005", 1.0, clock.now)
+    tally = (store := begun()).feedback.tally(Joined(matches=[first] * 300), ())
+    store.feedback.install(tally)
+    clock.now += 30.0
+    store = begun(tally.totals)
+    again = msgspec.structs.replace(first, label=b"6", time=clock.now, replaced=(first.label, first.time))
+    store.feedback.install(store.feedback.tally(Joined(matches=[again] * 300), ()))
+    feedback = find(store, "1").feedback
+    for _, counts in feedback.windows:
+        assert (counts.rows, counts.sums[:3].tolist()) == (300, [0.0, 300.0, 300.0])
+    # the totals go on: what was counted before is taken back of them
+    assert (feedback.totals.outcomes.rows, feedback.totals.retracted.rows) == (600, 300)
+
+
 def test_a_tally_that_is_not_installed_changes_nothing() -> None:
     clock = Clock()
     store = judging(clock)
@@ -1014,6 +1037,21 @@ def test_a_version_known_from_labels_alone_is_held_against_none_and_goes_first()
     comparison = find(store, "2").comparison
     assert comparison is not None
     assert comparison.previous == "1"
+
+
+def test_predictions_that_come_with_their_labels_make_no_more_versions_than_samples_do() -> None:
+    """Each version has counts that are kept in the file for good: they must not be had for the asking."""
+    clock = Clock()
+    store = judging(clock, max_versions=2)
+    assert store.locate("m", "2", one=True) == ("m", "2")
+    clock.now += 3600.0
+    assert store.locate("m", "2", one=True) == ("m", "2")
+    refused = store.locate("m", "3", one=True)
+    assert isinstance(refused, Rejection)
+    assert refused.reason is Reason.VERSION_LIMIT
+    clock.now += 3601.0  # longer than the longest window
+    assert store.locate("m", "3", one=True) == ("m", "3")
+    assert names(store) == [("m", "1"), ("m", "3")]
 
 
 def test_versions_with_other_bins_are_compared_in_those_of_the_one_before() -> None:

@@ -1,5 +1,6 @@
 """From matches to totals: counts by hand; corrections; pairs of versions; panes."""
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -55,6 +56,18 @@ def test_a_correction_takes_back_what_it_replaces() -> None:
         assert [(each.sign, each.time, each.counts.rows) for each in timed] == [(1, 1100.0, 1), (-1, 1000.0, 1)]
 
 
+def test_a_correction_takes_back_only_what_was_counted() -> None:
+    """What was counted before a restart is in no window of now, and what was counted in other bins nowhere."""
+    corrections = [match("yes", "yes", 1100.0, ("no", time)) for time in (900.0, 950.0, 1000.0)]
+    began = msgspec.structs.replace(FeedbackTotals.zero(BINARY), since=950.0)
+    found = one(Joined(matches=corrections), of=Side(BINARY, began, WIDTHS, since=1000.0))
+    assert confusion(found) == [[0, 0], [0, 3]]
+    assert BINARY.confusion(found.totals.retracted.bins).tolist() == [[0, 0], [2, 0]]
+    assert (found.totals.labels, found.totals.corrected, found.totals.since) == (0, 3, 950.0)
+    for timed in found.by_window:
+        assert [(each.sign, each.time, each.counts.rows) for each in timed] == [(1, 1100.0, 3), (-1, 1000.0, 1)]
+
+
 def test_outcomes_go_to_the_panes_of_their_labels() -> None:
     found = one(Joined(matches=[match("yes", "yes", 1001.0), match("yes", "no", 1003.0), match("no", "no", 1021.0)]))
     narrow, wide = found.by_window
@@ -108,6 +121,21 @@ def test_a_version_is_compared_with_the_one_before() -> None:
     assert right == {"this": 2, "previous": 1, "both": 1, "neither": 1}
 
 
+def test_another_version_before_is_counted_afresh() -> None:
+    """As where the version between is gone: what was counted against it says nothing of the one before that."""
+    sides = {("m", "0"): side(), ("m", "1"): side(), KEY: side()}
+    found = pairs("yes", ("yes", "no"), ("no", "no"))
+    first = increments(sides, {KEY: "1"}, Joined(pairs=found), ())[KEY].totals
+    assert (first.previous, first.right.tolist()) == ("1", [1, 0, 0, 1])
+    sides[KEY] = side(totals=first)
+    untouched = increments(sides, {KEY: "0"}, Joined(tracked={KEY: 1}), ())[KEY].totals
+    assert (untouched.previous, untouched.right.tolist()) == ("1", [1, 0, 0, 1])
+    assert [each.sum() for each in untouched.against("0")] == [0, 0]
+    other = pairs("yes", ("yes", "no"), versions=("2", "0"))
+    after = increments(sides, {KEY: "0"}, Joined(pairs=other), ())[KEY].totals
+    assert (after.previous, after.right.tolist()) == ("0", [1, 0, 0, 0])
+
+
 def test_pairs_are_turned_so_that_the_later_version_is_this_one() -> None:
     found = pairs("yes", ("yes", "no"), versions=("1", "2"))
     assert compared(found)[1] == {"this": 0, "previous": 1, "both": 0, "neither": 0}
@@ -122,7 +150,8 @@ def test_of_two_numbers_the_nearer_one_is_right_and_those_of_a_bin_agree() -> No
 
 def test_totals_come_back_from_their_bytes() -> None:
     totals = one(Joined(matches=[match("yes", "no"), match("no", "no", 5.0, ("yes", 4.0))], tracked={KEY: 3})).totals
-    again = decoded(encoded(totals, BINARY), BINARY)
+    totals = msgspec.structs.replace(totals, since=77.0)
+    again = decoded(encoded(totals, BINARY), BINARY, 99.0)
     for name in FeedbackTotals.__struct_fields__:
         mine, its = getattr(totals, name), getattr(again, name)
         if name in ("outcomes", "retracted"):
@@ -137,8 +166,8 @@ def test_totals_come_back_from_their_bytes() -> None:
 
 def test_totals_of_other_bins_keep_what_has_no_bins() -> None:
     totals = one(Joined(matches=[match("yes", "no")], tracked={KEY: 3})).totals
-    again = decoded(encoded(totals, BINARY), NUMBERS)
-    assert (again.labels, again.tracked, again.outcomes.rows) == (1, 3, 0)
+    again = decoded(encoded(totals, BINARY), NUMBERS, 99.0)
+    assert (again.labels, again.tracked, again.outcomes.rows, again.since) == (1, 3, 0, 99.0)
     assert len(again.outcomes.bins) == len(NUMBERS.zero().bins)
 
 

@@ -50,10 +50,14 @@ def shorten(category: str) -> str:
     ('pro', 64)
     """
     printable = "".join(character if character.isprintable() else "?" for character in category)
-    reserved = category.startswith("__") and category.endswith("__")
-    if printable == category and len(category) <= LABEL_LENGTH and not reserved and category:
+    if printable == category and len(category) <= LABEL_LENGTH and not is_reserved(category) and category:
         return category
     return f"{printable[: LABEL_LENGTH - 9]}~{_digest(category)[:8]}"
+
+
+def is_reserved(category: str) -> bool:
+    """Whether it is a name such as `__other__`, which belong to the exporter."""
+    return category.startswith("__") and category.endswith("__")
 
 
 def _whole(value: int) -> str:

@@ -31,8 +31,10 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
         labels, corrected, repeated, invalid, tracked: as the metrics of these names.
         last_label: Unix time, None before the first one.
         delay_counts, delay_sum: (K+1,) per bucket of `DELAY_BUCKETS`, not cumulative; and their sum, in seconds.
-        agreement: requests that the version before answered otherwise, and likewise.
+        previous: name of the version that the next two are against; empty before the first request of both.
+        agreement: requests that it answered otherwise, and likewise.
         right: labelled requests, by `RIGHT`.
+        since: Unix time at which the counting of outcomes began, in these bins: none of an earlier label is in them.
 
     """
 
@@ -47,6 +49,14 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
     delay_sum: float
     agreement: Ints
     right: Ints
+    previous: str = ""
+    since: float = 0.0
+
+    def against(self, previous: str) -> tuple[Ints, Ints]:
+        """Agreement with a version and which of them was right; nothing where they were counted against another."""
+        if previous == self.previous:
+            return self.agreement, self.right
+        return np.zeros(2, np.int64), np.zeros(len(RIGHT), np.int64)
 
     @staticmethod
     def zero(binner: OutcomeBinner | None) -> "FeedbackTotals":
@@ -57,9 +67,9 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
             none, none, 0, 0, 0, 0, None, delays, 0.0, np.zeros(2, np.int64), np.zeros(len(RIGHT), np.int64)
         )
 
-    def for_binner(self, binner: OutcomeBinner) -> "FeedbackTotals":
-        """The same with outcomes counted afresh, in other bins."""
-        return msgspec.structs.replace(self, outcomes=binner.zero(), retracted=binner.zero())
+    def for_binner(self, binner: OutcomeBinner, now: float) -> "FeedbackTotals":
+        """The same with outcomes counted afresh from now on, in other bins."""
+        return msgspec.structs.replace(self, outcomes=binner.zero(), retracted=binner.zero(), since=now)
 
 
 class FeedbackSnapshot(msgspec.Struct, frozen=True):
@@ -94,6 +104,7 @@ class Feedback:
         kept: what an exporter before this one kept, as long as nothing was added to it.
         pending, expired: predictions that wait, and that were given up, by reason.
         concept: the alarm of concept drift, from the first tick on; `concept_from` is what was counted before.
+        since: Unix time at which the windows began: none of an earlier label is in them.
 
     """
 
@@ -107,13 +118,15 @@ class Feedback:
         self.expired = {"horizon": 0, "limit": 0}
         self.concept: ConceptState | None = None
         self.concept_from: OutcomeCounts | None = None
+        self.since = 0.0
 
-    def watch(self, binner: OutcomeBinner | None, windows: Sequence[WindowConfig]) -> None:
+    def watch(self, binner: OutcomeBinner | None, windows: Sequence[WindowConfig], now: float) -> None:
         """Begin to count in these bins; what an exporter before this one kept goes on where it is of the same bins."""
         self.binner = binner
         if binner is None:
             return
-        self.totals = decoded(self.kept, binner) if self.kept is not None else self.totals.for_binner(binner)
+        self.totals = decoded(self.kept, binner, now) if self.kept is not None else self.totals.for_binner(binner, now)
+        self.since = now
         scores = OutcomeCounts(binner.zero_scores(), np.zeros(0), 0, 0)
         self.windows = [(window.label, Window(window.seconds, self.totals.outcomes)) for window in windows]
         self.score_windows = [(window.label, Window(window.seconds, scores)) for window in windows]
@@ -150,6 +163,8 @@ class _Kept(msgspec.Struct, frozen=True):
     delay_sum: float
     agreement: bytes
     right: bytes
+    previous: str
+    since: float
 
 
 def encoded(totals: FeedbackTotals, binner: OutcomeBinner | None) -> bytes:
@@ -163,9 +178,9 @@ def encoded(totals: FeedbackTotals, binner: OutcomeBinner | None) -> bytes:
     return msgspec.msgpack.encode(_Kept(profile=_fingerprint(binner), **fields))
 
 
-def decoded(kept: bytes, binner: OutcomeBinner | None) -> FeedbackTotals:
+def decoded(kept: bytes, binner: OutcomeBinner | None, now: float = 0.0) -> FeedbackTotals:
     """Totals from their bytes; outcomes begin afresh where they were counted in other bins, all where it is damaged."""
-    zero = FeedbackTotals.zero(binner)
+    zero = msgspec.structs.replace(FeedbackTotals.zero(binner), since=now)
     try:
         fields = msgspec.structs.asdict(msgspec.msgpack.decode(kept, type=_Kept))
         same = fields.pop("profile") == _fingerprint(binner)
@@ -173,6 +188,7 @@ def decoded(kept: bytes, binner: OutcomeBinner | None) -> FeedbackTotals:
             bins, sums, rows, invalid = fields[name]
             counts = OutcomeCounts(_ints(bins), np.frombuffer(sums, np.float64), rows, invalid)
             fields[name] = counts if same else getattr(zero, name)
+        fields["since"] = fields["since"] if same else now
         for name in ("delay_counts", "agreement", "right"):
             fields[name] = _ints(fields[name])
         totals = FeedbackTotals(**fields)

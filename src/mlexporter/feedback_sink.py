@@ -96,4 +96,5 @@ class FeedbackSink:
 
 def _side(version: Version) -> Side:
     feedback = version.feedback
-    return Side(feedback.binner, feedback.totals, tuple(window.width for _, window in feedback.windows))
+    widths = tuple(window.width for _, window in feedback.windows)
+    return Side(feedback.binner, feedback.totals, widths, feedback.since)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mlexporter.alarm import NOTABLE
+from mlexporter.concept import StratumRise
 from mlexporter.estimates import estimated
 from mlexporter.expectation import TIERS
 from mlexporter.outcomes import OutcomeBinner
@@ -62,10 +63,20 @@ def outcomes_of(version: VersionSnapshot) -> dict[str, Any] | None:
         }
         if evidence > NOTABLE:
             tiers[name]["predictions"] = [
-                msgspec.to_builtins(msgspec.structs.replace(each, log_evidence=_finite(each.log_evidence)))
-                for each in concept.explain(state, tier)
+                _explained(each, number, hidden=version.hides_classes)
+                for number, each in enumerate(concept.explain(state, tier), start=1)
             ]
     return {"tiers": tiers}
+
+
+def _explained(rise: StratumRise, number: int, *, hidden: bool) -> dict[str, Any]:
+    """What the evidence is made of in one stratum; numbers instead of names where these are personal."""
+    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(rise, log_evidence=_finite(rise.log_evidence)))
+    if hidden:
+        told["said"] = f"{number:02d}"
+        for shares in ("expected", "seen"):
+            told[shares] = {f"{i:02d}": share for i, share in enumerate(told[shares].values(), start=1)}
+    return told
 
 
 def _finite(evidence: float) -> float:

@@ -45,7 +45,7 @@ class LabelIntake:
         """
         accepted = 0
         rejections: list[Rejection] = []
-        work = _Work(self._clock())
+        known: list[tuple[str, str | None, Labels]] = []
         for labels in sent:
             # a label alone may be of every version; a prediction is of one
             named = self._store.locate(labels.model, labels.version, one=labels.prediction is not None)
@@ -53,8 +53,11 @@ class LabelIntake:
                 rejections.append(msgspec.structs.replace(named, index=labels.index, count=labels.size))
                 continue
             accepted += labels.size
-            work.add(*named, labels)
+            known.append((*named, labels))
         if accepted:
+            work = _Work(self._clock())  # no label is older than the version that was made for it
+            for each in known:
+                work.add(*each)
             with self._held_up():
                 self._joiner.submit(work.labels, work.predictions, work.direct)
         return Receipt(accepted, tuple(rejections))
@@ -79,7 +82,9 @@ class _Work:
                 continue
             if prediction is not None and version is not None:
                 self.predictions.append(Prediction(model, version, id_, self._now, orjson.dumps(prediction)))
-            self.labels.append(Label(model, version, id_, self._now, json_value(label)))
+            # a label alone is of every version, also beside one whose prediction is of the default version
+            of = version if prediction is not None else sent.version
+            self.labels.append(Label(model, of, id_, self._now, json_value(label)))
         if alone and version is not None:
             made, known = zip(*alone, strict=True)
             self.direct.append(Direct(model, version, made, known, self._now))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mlexporter.baseline import LARGEST
 from mlexporter.binning import Bools, to_floats
-from mlexporter.categories import category_of
+from mlexporter.categories import category_of, is_reserved, shorten
 from mlexporter.edges import Floats, Ints
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
 
@@ -71,8 +71,9 @@ class OutcomeBinner:
 
     Attributes:
         profile: of the outcomes.
-        classes: predicted and actual ones, `__other__` among them for a multiclass model; () for regression.
-        scored: the classes that have scores.
+        classes: predicted and actual ones, `__other__` among them for a multiclass model; () for regression. One whose
+            name belongs to the exporter, such as `__macro__`, is marked.
+        scored: the classes that have scores, likewise.
         score_bins, confidence_bins: numbers of bins, per scored class and of the probability of the predicted one.
 
     """
@@ -81,14 +82,16 @@ class OutcomeBinner:
         self.profile = profile
         if isinstance(profile, ClassProfile):
             other = ("__other__",) if profile.task == "multiclass" else ()
-            self.classes: tuple[str, ...] = (*profile.classes, *other)
+            named = tuple(shorten(name) if is_reserved(name) else name for name in profile.classes)
+            self.classes: tuple[str, ...] = (*named, *other)
             self._lookup = _class_lookup(profile.classes)
             self._other = len(profile.classes) if other else _INVALID
             self._edges = [np.asarray(edges) for edges in profile.score_edges]
             self._confidence_edges = np.asarray(profile.confidence_edges)
             self.score_bins: tuple[int, ...] = tuple(len(edges) - 1 for edges in profile.score_edges)
             self.confidence_bins = max(len(profile.confidence_edges) - 1, 0)
-            self.scored = profile.classes[-len(self.score_bins) :] if self.score_bins else ()
+            begin = len(named) - len(self.score_bins)
+            self.scored, self._given = named[begin:], profile.classes[begin:]
         else:
             self.classes, self.scored, self.score_bins, self.confidence_bins = (), (), (), 0
             self._prediction_edges = np.asarray(profile.prediction_edges, dtype=np.float64)
@@ -246,7 +249,7 @@ class OutcomeBinner:
                 predicted[i] = self._class_index(max(value, key=value.__getitem__))
                 confidence[i] = given.max()
                 if width:
-                    scores[i] = [value.get(name, 0.0) for name in self.scored]
+                    scores[i] = [value.get(name, 0.0) for name in self._given]
         return _Read(predicted, scores, confidence)
 
     def _read_binary(self, predictions: Sequence[object]) -> "_Read":
@@ -390,6 +393,6 @@ def _class_lookup(classes: Sequence[str]) -> dict[object, int]:
                 lookup[float(alias == "1" or alias == "true")] = index
     for index, name in enumerate(classes):
         lookup[name] = index
-        if name.lstrip("-").isdecimal() and category_of(int(name)) == name:
+        if name.removeprefix("-").isdecimal() and category_of(int(name)) == name:
             lookup[int(name)] = index
     return lookup

@@ -56,6 +56,7 @@ class Version:
         folding: how many threads are counting batches taken from it.
         learner: collects samples while there is no baseline; `learns` stays true once there is one.
         refused: why no samples are taken any more.
+        last_told: Unix time of the last prediction that came with its label and not as a sample.
         alarm: of drift, from the first tick on that has a frozen baseline; `alarm_from` is what was counted before.
         diary: of a version that learns for so long that it can learn its season, too.
         feedback: what labels tell of it.
@@ -75,6 +76,7 @@ class Version:
         self.error_reasons: dict[str, int] = {}
         self.first_sample: float | None = None
         self.last_sample: float | None = None
+        self.last_told: float | None = None
         self.latency_counts: Ints = np.zeros(len(LATENCY_BUCKETS) + 1, dtype=np.int64)
         self.latency_sum = 0.0
         self.pending: list[Batch] = []
@@ -124,14 +126,14 @@ class Version:
         for _, window in (*self.windows, *of_feedback, *beside):
             yield window
 
-    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig]) -> None:
+    def watch(self, monitor: Monitor, windows: Sequence[WindowConfig], now: float) -> None:
         """Begin to count against a baseline. Every bin is there, at 0, but for outcomes that were kept."""
         self.monitor = monitor
         self.learner = None
         self.counts = self.alarm_from = monitor.binner.zero()
         self.alarm = None
         self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
-        self.feedback.watch(monitor.outcomes, windows)
+        self.feedback.watch(monitor.outcomes, windows, now)
 
 
 class Registry:
@@ -140,12 +142,17 @@ class Registry:
     Args:
         config: models, windows, discovery and limits.
         baselines: of the configured models that have one, by (name, version).
+        now: Unix time in seconds.
         kept: what an exporter before this one kept of outcomes, by `key_of`.
 
     """
 
     def __init__(
-        self, config: Config, baselines: dict[tuple[str, str], Baseline], kept: Mapping[str, bytes] | None = None
+        self,
+        config: Config,
+        baselines: dict[tuple[str, str], Baseline],
+        now: float,
+        kept: Mapping[str, bytes] | None = None,
     ) -> None:
         self._config = config
         self._kept = dict(kept or {})
@@ -158,7 +165,7 @@ class Registry:
                 # one that was saved before it was whole goes on no more: it is what the live data are held against
                 baseline = msgspec.structs.replace(baseline, provisional=False)
                 monitor = Monitor.of(baseline, config.detection, model.columns, counted_profile(baseline, model))
-                self.watch(version, monitor)
+                self.watch(version, monitor, now)
             else:
                 self._learn_from(version)
 
@@ -251,7 +258,7 @@ class Registry:
         found = self._add(model, version, config, configured=False)
         if not monitors:
             return self._learn_from(found)
-        self.watch(found, monitors[-1])
+        self.watch(found, monitors[-1], now)
         return found
 
     def _retire(self, versions: dict[str, Version], now: float) -> bool:
@@ -260,8 +267,8 @@ class Registry:
         for name, version in versions.items():
             if version.learns and version.monitor is not None and version.monitor.baseline.provisional:
                 continue  # others may be held against what it learns, which freezes only with it
-            # one that is known from labels alone is the first to go
-            idle = now - version.last_sample if version.last_sample is not None else math.inf
+            # one that is known from what waited since before a restart is the first to go
+            idle = now - max(version.last_sample or -math.inf, version.last_told or -math.inf)
             if not version.configured and idle > longest:
                 self.series -= version.series
                 del versions[name]
@@ -284,7 +291,10 @@ class Registry:
         first = version is not None and self.versions_of(version.model)[0] is version
         windows = len(self._config.windows)
         outcomes = monitor.outcomes.profile if monitor.outcomes is not None else None
-        compared = 0 if first else comparison_series(monitor.baseline.columns, windows)
+        # the columns are those of the version before; that of a rollout has the same
+        before = self.before(version) if version is not None else None
+        held = before.monitor if before is not None and before.monitor is not None else monitor
+        compared = 0 if first else comparison_series(held.baseline.columns, windows)
         return series_of(monitor.baseline.columns, windows) + outcome_series(outcomes, windows) + compared
 
     def _add(self, model: str, version: str, config: ModelConfig | None, *, configured: bool) -> Version:
@@ -294,12 +304,12 @@ class Registry:
         self._models.setdefault(model, {})[version] = added
         return added
 
-    def watch(self, version: Version, monitor: Monitor) -> None:
+    def watch(self, version: Version, monitor: Monitor, now: float) -> None:
         """Hold a version against a baseline from now on, and book the series that it takes."""
         series = self.series_of(monitor, version)
         self.series += series - version.series
         version.series = series
-        version.watch(monitor, self._config.windows)
+        version.watch(monitor, self._config.windows, now)
 
     def beside(self, version: Version, now: float) -> Beside | None:
         """Where to count a version's samples once more, in the bins of the version before it; under the lock.

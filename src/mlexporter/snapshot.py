@@ -15,7 +15,7 @@ from mlexporter.expectation import Expectations
 from mlexporter.feedback import FeedbackSnapshot
 from mlexporter.outcome_profile import OutcomeProfile
 from mlexporter.outcomes import OutcomeBinner
-from mlexporter.samples import Batch, Rejection
+from mlexporter.samples import LABEL_COLUMN, PREDICTION_COLUMN, Batch, Rejection
 from mlexporter.statistics import Reference, Statistician, reference_of
 
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -139,6 +139,11 @@ class VersionSnapshot(msgspec.Struct, frozen=True):
     error_reasons: Mapping[str, int]
     feedback: FeedbackSnapshot
     comparison: VersionComparison | None
+
+    @property
+    def hides_classes(self) -> bool:
+        """Whether classes of outcomes are exported as numbers, as those of predictions or of labels are."""
+        return not self.hidden.isdisjoint((PREDICTION_COLUMN, LABEL_COLUMN))
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -62,7 +62,7 @@ class Store:
         self._lock = threading.Lock()
         self._ticking = threading.Lock()
         self._counted = threading.Condition(self._lock)
-        self._registry = Registry(config, baselines, kept)
+        self._registry = Registry(config, baselines, clock(), kept)
         self.feedback = FeedbackSink(self._registry, self._lock, clock)
         self._folds = 0
         self._active: set[int] = set()
@@ -95,8 +95,11 @@ class Store:
                 return Rejection(0, Reason.UNKNOWN_MODEL, f"labels are for a known model; known: {names}")
             if not one:
                 return model, version
-            found = self._registry.resolve(model, version, self._clock())
-            return found if isinstance(found, Rejection) else (model, found.name)
+            found = self._registry.resolve(model, version, now := self._clock())
+            if isinstance(found, Rejection):
+                return found
+            found.last_told = now
+            return model, found.name
 
     def _observe(self, batch: Batch) -> Version | Rejection:
         with self._lock:
@@ -152,7 +155,7 @@ class Store:
                 if counted is not None:
                     self._add_counts(fold, counted, now)
                 if learned is not None:
-                    self._install(version, learned)
+                    self._install(version, learned, now)
                 if learner is not None and learned is None and counted is None:
                     # what it has collected could break it again and again, and would grow without end
                     version.learner = Learner(self._config.discovery.max_columns)
@@ -185,14 +188,14 @@ class Store:
         baseline = learner.learn(version.model, version.name, types)
         return Monitor.of(baseline, self._config.detection, columns, counted_profile(baseline, version.config))
 
-    def _install(self, version: Version, learned: Monitor) -> None:
+    def _install(self, version: Version, learned: Monitor, now: float) -> None:
         """Begin to count against a learned baseline, if the series it takes are to be had; under the lock."""
         series = self._registry.series_of(learned, version)
         refused = self._registry.room_for(series - version.series)
         if refused is None:
             assert version.learner is not None
             version.unknown += version.learner.unknown
-            self._registry.watch(version, learned)
+            self._registry.watch(version, learned, now)
         else:
             version.refused = refused
             version.learner = None

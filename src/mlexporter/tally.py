@@ -37,11 +37,12 @@ class Increment(msgspec.Struct, frozen=True):
 
 
 class Side(msgspec.Struct, frozen=True):
-    """What matches of one version are counted with and added to."""
+    """What matches of one version are counted with and added to; no window has outcomes of labels before `since`."""
 
     binner: OutcomeBinner | None
     totals: FeedbackTotals
     widths: tuple[float, ...]
+    since: float = 0.0
 
 
 class _Rows:
@@ -56,6 +57,16 @@ class _Rows:
         self.predictions.append(prediction)
         self.labels.append(label)
         self.times.append(time)
+
+    def later(self, since: float) -> "_Rows":
+        """Those whose labels came then or later."""
+        if all(time >= since for time in self.times):
+            return self
+        rows = _Rows()
+        for row in zip(self.predictions, self.labels, self.times, strict=True):
+            if row[2] >= since:
+                rows.add(*row)
+        return rows
 
     def counts(self, binner: OutcomeBinner) -> OutcomeCounts:
         return binner.count(self.predictions, self.labels)
@@ -103,6 +114,7 @@ def increments(
             sides[key],
             matches[key],
             together[key],
+            before[key] if pairs.get(key) else sides[key].totals.previous,
             _compared(sides, key, before.get(key, ""), pairs.get(key, [])),
             joined.tracked.get(key, 0),
             joined.repeated.get(key, 0),
@@ -116,6 +128,7 @@ def _increment(
     side: Side,
     matches: Sequence[Match],
     direct: Sequence[Direct],
+    previous: str,
     compared: tuple[Ints, Ints],
     tracked: int,
     repeated: int,
@@ -135,13 +148,17 @@ def _increment(
     outcomes, retracted = totals.outcomes, totals.retracted
     by_window: tuple[tuple[Timed, ...], ...] = ()
     if binner is not None and added.labels:
+        # what was counted before a restart, or in other bins, cannot be taken out of what began since
+        taken = taken.later(totals.since)
+        out = taken.later(side.since)
         counts, back = added.counts(binner), taken.counts(binner)
         outcomes, retracted = outcomes + counts, retracted + back
+        gone = back if out is taken else out.counts(binner)
         by_window = tuple(
-            (*added.timed(binner, counts, width, 1), *taken.timed(binner, back, width, -1)) for width in side.widths
+            (*added.timed(binner, counts, width, 1), *out.timed(binner, gone, width, -1)) for width in side.widths
         )
     first = [match.delay for match in matches if match.replaced is None]
-    agreement, right = compared
+    agreement, right = (old + new for old, new in zip(totals.against(previous), compared, strict=True))
     return Increment(
         binner,
         FeedbackTotals(
@@ -154,8 +171,10 @@ def _increment(
             last_label=max(added.times, default=totals.last_label),
             delay_counts=totals.delay_counts + _delays(first),
             delay_sum=totals.delay_sum + sum(first),
-            agreement=totals.agreement + agreement,
-            right=totals.right + right,
+            agreement=agreement,
+            right=right,
+            previous=previous,
+            since=totals.since,
         ),
         by_window,
     )

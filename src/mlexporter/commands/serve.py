@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from mlexporter import __version__, addresses, baseline, config, logs
 from mlexporter.baseline import Baseline, BaselineError
-from mlexporter.budget import outcome_series, series_of
+from mlexporter.budget import comparison_series, outcome_series, series_of
 from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import UNVERSIONED, Config, ConfigError
 from mlexporter.derived_profile import profile_of
@@ -35,7 +35,8 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
     """
     baselines: dict[tuple[str, str], Baseline] = {}
     problems: list[str] = []
-    series = 0
+    newest: dict[str, Baseline] = {}
+    series, windows = 0, len(settings.windows)
     for i, model in enumerate(settings.models):
         if model.baseline is None:
             continue
@@ -51,7 +52,10 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
             if found.outcomes is not UNSET:
                 problems.append(f"models[{i}]: {error}")
         baselines[model.name, model.version or UNVERSIONED] = found
-        series += series_of(found.columns, len(settings.windows)) + outcome_series(profile, len(settings.windows))
+        series += series_of(found.columns, windows) + outcome_series(profile, windows)
+        if model.name in newest:
+            series += comparison_series(newest[model.name].columns, windows)
+        newest[model.name] = found
     if series > settings.limits.max_series:
         problems.append(
             f"limits.max_series: the models take up to {series} series, more than {settings.limits.max_series}; "

@@ -33,6 +33,7 @@ class Exposition:
         """
         families = {metric.name: Family() for metric in metrics.MODEL_METRICS}
         lines: dict[tuple[str, str], ColumnLines] = {}
+        feedback_lines: dict[tuple[str, str], FeedbackLines] = {}
         self._add_waiting(families, snapshot)
         for version in snapshot.versions:
             key = (version.model, version.version)
@@ -45,9 +46,10 @@ class Exposition:
                 if version.alarm is not None:
                     add_alarm(families, version.alarm, lines[key])
                 if version.monitor.outcomes is not None:
-                    add_feedback(families, version, self._feedback_of(version, version.monitor.outcomes))
+                    feedback_lines[key] = self._feedback_of(version, version.monitor.outcomes)
+                    add_feedback(families, version, feedback_lines[key])
             add_comparison(families, version)
-        self._lines = lines
+        self._lines, self._feedback_lines = lines, feedback_lines
         if snapshot.log_threshold is not None:
             for tier in TIERS:
                 name = metrics.DRIFT_LOG_THRESHOLD.name
@@ -63,11 +65,8 @@ class Exposition:
 
     def _feedback_of(self, version: VersionSnapshot, binner: OutcomeBinner) -> FeedbackLines:
         """The lines of a version's outcomes, made when its bins are new."""
-        key = (version.model, version.version)
-        known = self._feedback_lines.get(key)
-        if known is None or known.binner is not binner:
-            known = self._feedback_lines[key] = FeedbackLines(version, binner)
-        return known
+        known = self._feedback_lines.get((version.model, version.version))
+        return known if known is not None and known.binner is binner else FeedbackLines(version, binner)
 
     @staticmethod
     def _add_waiting(families: Families, snapshot: Snapshot) -> None:

@@ -53,7 +53,7 @@ class FeedbackLines:
     def __init__(self, version: VersionSnapshot, binner: OutcomeBinner) -> None:
         self.binner = binner
         self.labels = labels = {"model": version.model, "version": version.version}
-        self._names = {name: name if name == "__other__" else shorten(name) for name in binner.classes}
+        self._names = _class_names(binner.classes, hidden=version.hides_classes)
         self._classes = [self._names[name] for name in binner.classes]
         self.baseline = realised(binner, binner.reference) if binner.reference is not None else []
         self._starts = [_exported_starts(binner, k) for k in range(len(binner.scored))]
@@ -110,6 +110,14 @@ class FeedbackLines:
             np.concatenate([np.cumsum(each[:, 0]) for each in scores]),
             np.concatenate(sums),
         )
+
+
+def _class_names(classes: Sequence[str], *, hidden: bool) -> dict[str, str]:
+    """Classes as label values: numbers where their names are personal, or would not be different ones."""
+    named = {name: name if name == "__other__" else shorten(name) for name in classes}
+    if not hidden and len(set(named.values())) == len(named):
+        return named
+    return {name: name if name == "__other__" else f"{i:02d}" for i, name in enumerate(classes, start=1)}
 
 
 def _exported_starts(binner: OutcomeBinner, k: int) -> Ints:
@@ -215,9 +223,10 @@ def add_comparison(families: Families, version: VersionSnapshot) -> None:
         families[metric.name].add_one(metric.name, {**labels, **more}, value)
 
     add(metrics.VERSION_PREVIOUS_INFO, 1.0)
-    for agree, count in zip(("false", "true"), version.feedback.totals.agreement.tolist(), strict=True):
+    agreement, who_was_right = version.feedback.totals.against(comparison.previous)
+    for agree, count in zip(("false", "true"), agreement.tolist(), strict=True):
         add(metrics.VERSION_AGREEMENT, count, agree=agree)
-    for right, count in zip(RIGHT, version.feedback.totals.right.tolist(), strict=True):
+    for right, count in zip(RIGHT, who_was_right.tolist(), strict=True):
         add(metrics.VERSION_RIGHT, count, right=right)
     if comparison.monitor is None:
         return
