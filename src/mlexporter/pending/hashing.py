@@ -1,0 +1,91 @@
+"""Ids as 64-bit hashes, the same in every process, and a filter that knows which ones may be there.
+
+Nothing of an id but its hash is kept. Among a million ids, two have the same hash with a probability of 3e-8.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+
+_MULTIPLIER: Final = np.uint64(0xC6A4A7935BD1E995)
+_SHIFT: Final = np.uint64(47)
+_SLOTS: Final = 16
+"""Bits of a filter per hash, at least; up to twice as many after it was made."""
+_LEAST_BITS: Final = 16
+
+
+def hashes_of(ids: Sequence[str]) -> Hashes:
+    """MurmurHash64A with seed 0 of the UTF-8 of each id (Austin Appleby, https://github.com/aappleby/smhasher).
+
+    All of them at once, a word of 8 bytes at a time: some 50 ns an id of 15 characters.
+    """
+    text = "".join(ids)
+    if text.isascii():
+        content, lengths = text.encode(), np.fromiter(map(len, ids), np.int64, len(ids))
+    else:
+        parts = [name.encode("utf-8", "surrogatepass") for name in ids]
+        content, lengths = b"".join(parts), np.fromiter(map(len, parts), np.int64, len(parts))
+    starts = np.cumsum(lengths) - lengths
+    # the word that begins at each byte; there are zeros beyond the end
+    words: Hashes = np.ndarray((len(content) + 1,), dtype="<u8", buffer=content + bytes(8), strides=(1,))
+    hashes = lengths.astype(np.uint64) * _MULTIPLIER
+    full = lengths >> 3
+    rows: NDArray[np.int64] | slice = slice(None)
+    shortest = int(full.min()) if len(full) else 0
+    for index in range(int(full.max(initial=0))):
+        if index >= shortest:
+            rows = np.flatnonzero(full > index)
+        word = words[starts[rows] + 8 * index] * _MULTIPLIER
+        word ^= word >> _SHIFT
+        hashes[rows] = (hashes[rows] ^ (word * _MULTIPLIER)) * _MULTIPLIER
+    rest = (lengths & 7).astype(np.uint64)
+    last = words[starts + 8 * full] & ((np.uint64(1) << (rest << np.uint64(3))) - np.uint64(1))
+    hashes = np.where(rest > 0, (hashes ^ last) * _MULTIPLIER, hashes)
+    hashes ^= hashes >> _SHIFT
+    hashes *= _MULTIPLIER
+    hashes ^= hashes >> _SHIFT
+    return hashes
+
+
+class Filter:
+    """Says of most hashes that were never added that they were not: of all but 3 % to 6 %. Takes some 4 bytes each.
+
+    Args:
+        known: hashes in parts; what was given up is forgotten by making a new one.
+
+    """
+
+    def __init__(self, known: Sequence[Hashes] = ()) -> None:
+        self._size = 0
+        wanted = 2 * _SLOTS * sum(map(len, known))
+        bits = max(_LEAST_BITS, wanted.bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._bits = np.zeros(1 << (bits - 3), np.uint8)
+        for part in known:
+            self.add(part)
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes more than it was made for, and a new one should be made."""
+        return self._size * _SLOTS > 8 * len(self._bits)
+
+    def add(self, hashes: Hashes) -> None:
+        """Take note of some."""
+        slots = hashes >> self._shift
+        np.bitwise_or.at(self._bits, (slots >> np.uint64(3)).astype(np.int64), _bit(slots))
+        self._size += len(hashes)
+
+    def having(self, hashes: Hashes) -> Hashes:
+        """Those of some hashes that may have been added."""
+        if not self._size:
+            return hashes[:0]
+        slots = hashes >> self._shift
+        return hashes[(self._bits[(slots >> np.uint64(3)).astype(np.int64)] & _bit(slots)) != 0]
+
+
+def _bit(slots: Hashes) -> NDArray[np.uint8]:
+    return np.uint8(1) << (slots & np.uint64(7)).astype(np.uint8)
