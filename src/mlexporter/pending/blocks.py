@@ -29,8 +29,8 @@ LABELLED: Final = np.dtype(
 )
 """A label as it is written: of a row of a version; the value of a text is its index in a list beside it."""
 
-_NUMBERS: Final = b"nums"
-_TEXTS: Final = b"text"
+_NUMBERS: Final = b"numbers "
+_TEXTS: Final = b"texts   "
 _STEP: Final = 2
 _MERGED: Final = 4
 _LARGE: Final = 65_536
@@ -224,7 +224,7 @@ def merged(number: int, blocks: Sequence[Block]) -> Block:
 
 
 def pack(values: Values) -> bytes:
-    """Predictions as one piece, whose first 4 bytes say whether they are numbers."""
+    """Predictions as one piece, whose first 8 bytes say whether they are numbers."""
     if isinstance(values, np.ndarray):
         return _NUMBERS + values.astype("<f8", copy=False).tobytes()
     lengths = np.fromiter(map(len, values), "<u4", len(values))
@@ -243,12 +243,12 @@ class Packed:
         self._content = memoryview(content)
         self._numbers: Numbers | None = None
         self._ends: Places = np.zeros(0, np.int64)
-        if content[:4] == _NUMBERS:
-            self._numbers = np.frombuffer(content, "<f8", offset=4)
+        if content[:8] == _NUMBERS:
+            self._numbers = np.frombuffer(content, "<f8", offset=8)
         else:
-            size = int.from_bytes(content[4:8], "little")
-            lengths = np.frombuffer(content, "<u4", size, offset=8)
-            self._ends = np.cumsum(np.append(8 + 4 * size, lengths.astype(np.int64)))
+            size = int.from_bytes(content[8:12], "little")
+            lengths = np.frombuffer(content, "<u4", size, offset=12)
+            self._ends = np.cumsum(np.append(12 + 4 * size, lengths.astype(np.int64)))
         self.weight = len(content) + self._ends.nbytes
 
     def json(self, places: Places) -> Iterator[bytes]:

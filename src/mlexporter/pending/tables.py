@@ -223,16 +223,16 @@ class Tables:
 
 
 def _sealed(content: bytes) -> bytes:
-    return zlib.crc32(content).to_bytes(4, "little") + content
+    return zlib.crc32(content).to_bytes(8, "little") + content
 
 
 def _unsealed(content: object) -> memoryview:
     if not isinstance(content, bytes):
         raise DamagedError("a block is none")
     view = memoryview(content)
-    if zlib.crc32(view[4:]) != int.from_bytes(view[:4], "little"):
+    if zlib.crc32(view[8:]) != int.from_bytes(view[:8], "little"):
         raise DamagedError("a block is not what was written")
-    return view[4:]
+    return view[8:]  # where numbers are aligned
 
 
 def _json(rows: Sequence[object]) -> str:

@@ -1,0 +1,106 @@
+"""Predictions as they come, sorted by version into columns."""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlexporter.pending.blocks import Values, label_number, together
+from mlexporter.pending.family import MICROSECONDS
+from mlexporter.pending.hashing import Hashes, hashes_of
+from mlexporter.pending.records import Arrivals, Prediction, Predictions, VersionKey
+
+Places = NDArray[np.int64]
+
+
+class Column:
+    """Predictions of one version, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._parts: list[Values] = []
+        self._single: list[bytes] = []  # predictions that came one by one, to become a part
+        self._sizes: list[int] = []
+        self._times: list[int] = []
+        self._begins: list[int] = []
+        self._chosen: Places | None = None
+
+    def add(self, row: Prediction, begin: int) -> None:
+        """Add one row, before which so many came."""
+        self._ids.append(row.id)
+        self._single.append(row.value)
+        self._note(row.time, 1, begin)
+
+    def extend(self, part: Predictions, begin: int) -> None:
+        """Add rows, before which so many came."""
+        self._flush()
+        self._ids.extend(part.ids)
+        self._parts.append(part.values)
+        self._note(part.time, len(part.ids), begin)
+
+    def rows(self, chosen: Places) -> "Column":
+        """Some of the rows."""
+        self._chosen = chosen
+        return self
+
+    def hashes(self) -> Hashes:
+        """Of the ids of all rows."""
+        return hashes_of(self._ids)
+
+    def values(self) -> Values:
+        """Of the rows."""
+        self._flush()
+        values = together(self._parts)
+        if self._chosen is None:
+            return values
+        return values[self._chosen] if isinstance(values, np.ndarray) else [values[i] for i in self._chosen.tolist()]
+
+    def order(self) -> Places:
+        """How many predictions of any version came before each row."""
+        sizes = np.array(self._sizes)
+        shift = np.array(self._begins) - (np.cumsum(sizes) - sizes)
+        order: Places = np.repeat(shift, sizes) + np.arange(len(self._ids))
+        return order if self._chosen is None else order[self._chosen]
+
+    def runs(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Rows from which on another time holds, and these, in microseconds."""
+        sizes, times = np.array(self._sizes), np.array(self._times, np.int64)
+        starts = np.cumsum(sizes) - sizes
+        if self._chosen is not None:
+            times = np.repeat(times, sizes)[self._chosen]
+            starts = np.arange(len(times))
+        changed = np.append(True, times[1:] != times[:-1])
+        return starts[changed].astype(np.uint32), times[changed]
+
+    def _note(self, time: float, size: int, begin: int) -> None:
+        self._times.append(round(time * MICROSECONDS))
+        self._sizes.append(size)
+        self._begins.append(begin)
+
+    def _flush(self) -> None:
+        if self._single:
+            self._parts.append(_numbers(self._single))
+            self._single = []
+
+
+def columns_of(predictions: Arrivals) -> dict[VersionKey, Column]:
+    """Predictions by version; none of those without rows."""
+    columns: dict[VersionKey, Column] = {}
+    begin = 0
+    for each in predictions:
+        key = each.model, each.version
+        column = columns.get(key) or columns.setdefault(key, Column())
+        if isinstance(each, Prediction):
+            column.add(each, begin)
+            begin += 1
+        elif each.ids:
+            column.extend(each, begin)
+            begin += len(each.ids)
+    return {key: column for key, column in columns.items() if column._ids}
+
+
+def _numbers(values: Sequence[bytes]) -> Values:
+    """JSON as numbers, where all are such that come back as they were."""
+    numbers = [*map(label_number, values)]
+    return values if None in numbers else np.fromiter(cast(Iterable[float], numbers), np.float64, len(values))
