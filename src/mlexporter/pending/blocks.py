@@ -24,9 +24,7 @@ TEXT: Final = 2
 EVERY: Final = 4
 """Bits of the kind of a label: a number, or a text in a list of its own; given for all versions. 0 is none."""
 
-LABELLED: Final = np.dtype(
-    [("version", "<i4"), ("row", "<i8"), ("kind", "u1"), ("value", "<f8"), ("time", "<i8")]
-)
+LABELLED: Final = np.dtype([("version", "<i4"), ("row", "<i8"), ("kind", "u1"), ("value", "<f8"), ("time", "<i8")])
 """A label as it is written: of a row of a version; the value of a text is its index in a list beside it."""
 
 _NUMBERS: Final = b"numbers "
@@ -291,5 +289,3 @@ def numbers_of(values: Sequence[object]) -> Numbers | None:
         return None
     largest = 2.0**53 if int in kinds else np.inf
     return numbers if bool((np.abs(numbers) < largest).all()) else None
-
-

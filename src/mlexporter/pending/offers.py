@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeGuard, cast
 
 import msgspec
 import orjson
 
-from mlexporter.pending.records import Direct, Label, Prediction, json_value
+from mlexporter.pending.blocks import numbers_of
+from mlexporter.pending.records import Arrival, Direct, Label, Predictions, json_value
 from mlexporter.samples import Batch, Values
 
 ID_LENGTH: Final = 256
@@ -54,20 +55,41 @@ class Offer(msgspec.Struct, eq=False):
         return Offer(model, version, now, batch.size, batch.weight, *columns)
 
     def encode(
-        self, begin: int, end: int, predictions: list[Prediction], labels: list[Label], direct: list[Direct]
+        self, begin: int, end: int, predictions: list[Arrival], labels: list[Label], direct: list[Direct]
     ) -> int:
         """Add some rows to predictions and labels, or those without an id to direct ones; how many cannot be written.
 
-        Rows without a prediction, and those with neither an id nor a label, are passed over.
+        Rows without a prediction, and those with neither an id nor a label, are passed over. Of numbers that all have
+        an id, no row is touched on its own.
         """
-        model, version, time, labelled = self.model, self.version, self.time, self.label is not None
         values = self.prediction[begin:end]
         if self.probabilities is not None:
             objects = self.probabilities[begin:end]
             values = [value if given is None else given for value, given in zip(values, objects, strict=True)]
-        dropped = 0
-        together: list[tuple[object, object]] = []
         ids = self.ids[begin:end] if self.ids is not None else (None,) * (end - begin)
+        numbers = numbers_of(values)
+        if numbers is not None and _good(ids):
+            predictions.append(Predictions(self.model, self.version, self.time, ids, numbers))
+            if self.label is not None:
+                for index, name in enumerate(ids, begin):
+                    labels.extend(self._label(index, name))
+            return 0
+        return self._encode_rows(begin, ids, values, predictions, labels, direct)
+
+    def _encode_rows(
+        self,
+        begin: int,
+        ids: Sequence[str | None],
+        values: Values,
+        predictions: list[Arrival],
+        labels: list[Label],
+        direct: list[Direct],
+    ) -> int:
+        """Add rows, one by one."""
+        dropped = 0
+        names: list[str] = []
+        waiting: list[tuple[bytes, object]] = []
+        together: list[tuple[object, object]] = []
         for index, (name, value) in enumerate(zip(ids, _encoded(values), strict=True), begin):
             if value == _NOTHING:
                 continue
@@ -77,12 +99,17 @@ class Offer(msgspec.Struct, eq=False):
             if value is None or len(name) > ID_LENGTH:
                 dropped += 1
                 continue
-            predictions.append(Prediction(model, version, name, time, value))
-            if labelled:
+            names.append(name)
+            waiting.append((value, values[index - begin]))
+            if self.label is not None:
                 labels.extend(self._label(index, name))
+        if names:
+            numbers = numbers_of([given for _, given in waiting])
+            column = [value for value, _ in waiting] if numbers is None else numbers
+            predictions.append(Predictions(self.model, self.version, self.time, names, column))
         if together:
             said, known = zip(*together, strict=True)
-            direct.append(Direct(model, version, said, known, time))
+            direct.append(Direct(self.model, self.version, said, known, self.time))
         return dropped
 
     def _together(self, index: int, value: object) -> Iterator[tuple[object, object]]:
@@ -99,6 +126,11 @@ class Offer(msgspec.Struct, eq=False):
                 value = json_value(given)
                 if value != _NOTHING:
                     yield Label(self.model, self.version, name, self.time, value)
+
+
+def _good(ids: Sequence[str | None]) -> TypeGuard[Sequence[str]]:
+    """Whether every row has an id that is not too long."""
+    return all(ids) and max(map(len, cast(Sequence[str], ids)), default=0) <= ID_LENGTH
 
 
 def _encoded(values: Values) -> list[bytes | None]:

@@ -57,7 +57,8 @@ class Predictions(msgspec.Struct, frozen=True, eq=False):
             yield Prediction(self.model, self.version, name, self.time, value)
 
 
-Arrivals = Sequence[Prediction | Predictions]
+Arrival = Prediction | Predictions
+Arrivals = Sequence[Arrival]
 """Predictions in the order in which they came, one by one or in columns."""
 
 

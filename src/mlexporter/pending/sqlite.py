@@ -200,9 +200,7 @@ class SqliteStore:
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"cache_size = -{_CACHE_KIB}"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             if not version:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
+                connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             self._changed_by_others(connection)
             tables = Tables(connection)
             rows = Rows(tables)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlexporter.pending.arrivals import Column, columns_of
 from mlexporter.pending.blocks import EVERY, LABELLED, NUMBER, TEXT, Block, label_number, mergeable, merged, together
-from mlexporter.pending.family import MICROSECONDS, Early, Family, Outcome, Row
+from mlexporter.pending.family import Early, Family, Outcome, Row
 from mlexporter.pending.hashing import Filter, Hashes
 from mlexporter.pending.records import Arrivals, VersionKey
 from mlexporter.pending.tables import EarlyRow, Tables
@@ -230,7 +230,9 @@ class Rows:
                 for block, which, rows in _find(version, wanted):
                     first = added.firsts.get(key, version.end)
                     names = wanted[which].view(np.int64).tolist()
-                    for hashed, place, row in zip(names, rows.tolist(), self._rows(key, version, block, rows), strict=True):
+                    for hashed, place, row in zip(
+                        names, rows.tolist(), self._rows(key, version, block, rows), strict=True
+                    ):
                         family = families.setdefault((model, hashed), Family(model))
                         if block.first + place < first:
                             family.rows.append(row)
@@ -407,5 +409,3 @@ def _repeated(hashes: Hashes) -> NDArray[np.bool_]:
         repeated[:] = True
         repeated[np.unique(hashes, return_index=True)[1]] = False
     return repeated
-
-
