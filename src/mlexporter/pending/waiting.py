@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlexporter.pending.arrivals import Column, columns_of
-from mlexporter.pending.blocks import EVERY, LABELLED, NUMBER, TEXT, Block, label_number, mergeable, merged, together
+from mlexporter.pending.blocks import (
+    EVERY,
+    LABELLED,
+    NUMBER,
+    TEXT,
+    Block,
+    Values,
+    label_number,
+    mergeable,
+    merged,
+    together,
+)
 from mlexporter.pending.family import Early, Family, Outcome, Row
 from mlexporter.pending.hashing import Filter, Hashes
 from mlexporter.pending.records import Arrivals, VersionKey
@@ -166,32 +177,34 @@ class Rows:
         model = key[0]
         known = self._filter(model)
         hashes = column.hashes()
-        again = _repeated(hashes)
-        wanted = np.unique(known.having(hashes))
+        order = hashes.argsort(kind="stable")
+        ordered = hashes[order]
+        again = np.append(False, ordered[1:] == ordered[:-1])  # noqa: FBT003 - a row
+        wanted = known.having(ordered)
         for other, version in self._versions(model) if len(wanted) else ():
-            found = [which for _, which, _ in _find(version, wanted)]
-            if not found:
-                continue
-            if other == key:
-                again |= np.isin(hashes, wanted[np.concatenate(found)])
-            else:
-                added.ids.setdefault(model, []).append(wanted[np.concatenate(found)])
+            for _, which, _ in _find(version, wanted):
+                if other == key:
+                    again |= np.isin(ordered, wanted[which])
+                else:
+                    added.ids.setdefault(model, []).append(wanted[which])
         if again.any():
-            column = column.rows(np.flatnonzero(~again))
-            hashes = hashes[~again]
+            column = column.rows(np.sort(order[~again]))
+            hashes = hashes[np.sort(order[~again])]
+            order = hashes.argsort(kind="stable")
+            ordered = hashes[order]
         if not len(hashes):
             return
-        known.add(hashes)
-        early = self._early.having(hashes) if self._draft.labels[model] else hashes[:0]
+        known.add(ordered)
+        early = self._early.having(ordered) if self._draft.labels[model] else ordered[:0]
         added.ids.setdefault(model, []).append(early)
         version = self._draft.versions.get(key) or Version(self._tables.add_version(key, _EVER))
         added.tracked[key], added.firsts[key], added.orders[key] = len(hashes), version.end, column.order()
-        self._append(key, version, hashes, column)
+        block = Block(0, version.end, ordered, order.astype(np.uint32), *column.runs())
+        self._append(key, version, block, column.values())
 
-    def _append(self, key: VersionKey, version: Version, hashes: Hashes, column: Column) -> None:
+    def _append(self, key: VersionKey, version: Version, block: Block, values: Values) -> None:
         """Write a block, together with small ones before it."""
-        number = self._tables.new_number()
-        block, values = Block.of(number, version.end, hashes, *column.runs()), column.values()
+        block.number = number = self._tables.new_number()
         more = mergeable([*(old.size for old in version.blocks), block.size]) - 1
         if more > 0:
             old = version.blocks[-more:]
@@ -399,13 +412,3 @@ def _put(version: Version, told: NDArray[Any], texts: Sequence[bytes]) -> None:
         here = told[(told["row"] >= block.first) & (told["row"] < block.end)]
         if len(here):
             block.put_labels(here["row"] - block.first, here, texts)
-
-
-def _repeated(hashes: Hashes) -> NDArray[np.bool_]:
-    """Which ones were there before."""
-    repeated = np.zeros(len(hashes), np.bool_)
-    ordered = np.sort(hashes)
-    if (ordered[1:] == ordered[:-1]).any():
-        repeated[:] = True
-        repeated[np.unique(hashes, return_index=True)[1]] = False
-    return repeated
