@@ -160,7 +160,8 @@ def labels(report: Report, waiting: int = 200_000, size: int = 5000) -> None:
 
 
 def _post(running: Exporter, path: str, document: object) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{running.port}{path}", json.dumps(document).encode())
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{running.port}{path}", json.dumps(document).encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as response:
         assert json.load(response)["rejected"] == 0
 

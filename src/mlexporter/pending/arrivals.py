@@ -21,23 +21,30 @@ class Column:
         self._ids: list[str] = []
         self._parts: list[Values] = []
         self._single: list[bytes] = []  # predictions that came one by one, to become a part
-        self._sizes: list[int] = []
-        self._times: list[int] = []
+        self._times: list[float] = []
+        self._sizes: list[int] = []  # of runs of the same time
         self._begins: list[int] = []
+        self._lengths: list[int] = []  # of what came together
         self._chosen: Places | None = None
 
     def add(self, row: Prediction, begin: int) -> None:
         """Add one row, before which so many came."""
         self._ids.append(row.id)
         self._single.append(row.value)
-        self._note(row.time, 1, begin)
+        self._times.append(row.time)
+        self._sizes.append(1)
+        self._begins.append(begin)
+        self._lengths.append(1)
 
     def extend(self, part: Predictions, begin: int) -> None:
         """Add rows, before which so many came."""
         self._flush()
-        self._ids.extend(part.ids)
+        self._ids += part.ids
         self._parts.append(part.values)
-        self._note(part.time, len(part.ids), begin)
+        self._times += part.times
+        self._sizes += part.sizes
+        self._begins.append(begin)
+        self._lengths.append(len(part.ids))
 
     def rows(self, chosen: Places) -> "Column":
         """Some of the rows."""
@@ -58,25 +65,20 @@ class Column:
 
     def order(self) -> Places:
         """How many predictions of any version came before each row."""
-        sizes = np.array(self._sizes)
+        sizes = np.array(self._lengths)
         shift = np.array(self._begins) - (np.cumsum(sizes) - sizes)
         order: Places = np.repeat(shift, sizes) + np.arange(len(self._ids))
         return order if self._chosen is None else order[self._chosen]
 
     def runs(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Rows from which on another time holds, and these, in microseconds."""
-        sizes, times = np.array(self._sizes), np.array(self._times, np.int64)
+        sizes, times = np.array(self._sizes), np.rint(np.array(self._times) * MICROSECONDS).astype(np.int64)
         starts = np.cumsum(sizes) - sizes
         if self._chosen is not None:
             times = np.repeat(times, sizes)[self._chosen]
             starts = np.arange(len(times))
         changed = np.append(True, times[1:] != times[:-1])
         return starts[changed].astype(np.uint32), times[changed]
-
-    def _note(self, time: float, size: int, begin: int) -> None:
-        self._times.append(round(time * MICROSECONDS))
-        self._sizes.append(size)
-        self._begins.append(begin)
 
     def _flush(self) -> None:
         if self._single:

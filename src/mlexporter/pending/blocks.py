@@ -31,7 +31,7 @@ _NUMBERS: Final = b"numbers "
 _TEXTS: Final = b"texts   "
 _STEP: Final = 2
 _MERGED: Final = 4
-_LARGE: Final = 65_536
+_LARGE: Final = 32_768
 """So many rows are no longer merged: a block is given up whole."""
 
 
@@ -186,7 +186,7 @@ class Block(msgspec.Struct, eq=False):
 def mergeable(sizes: Sequence[int]) -> int:
     """How many of the last blocks, by their rows, are to be merged into one: few remain, and each row moves rarely.
 
-    >>> mergeable([70_000, 9, 5, 4, 7]), mergeable([70_000, 70_000, 70_000, 70_000]), mergeable([5, 5, 300])
+    >>> mergeable([40_000, 7, 5, 4, 6]), mergeable([40_000] * 4), mergeable([5, 5, 300])
     (4, 0, 0)
     """
     taken, rows = 1, sizes[-1]
@@ -284,7 +284,7 @@ def numbers_of(values: Sequence[object]) -> Numbers | None:
     if not kinds <= {int, float}:
         return None
     try:
-        numbers = np.fromiter(values, np.float64, len(values))  # type: ignore[arg-type]
+        numbers = np.fromiter(values, np.float64, len(values))
     except OverflowError:
         return None
     largest = 2.0**53 if int in kinds else np.inf

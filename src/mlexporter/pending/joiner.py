@@ -9,11 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from mlexporter.pending.offers import Offer
+from mlexporter.pending.offers import Offer, Part, by_version, joined
 from mlexporter.pending.records import (
     Arrival,
     Direct,
@@ -33,14 +34,14 @@ QUEUE_ROWS: Final = 200_000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
 LABEL_ROWS: Final = 200_000
 WAITING_REQUESTS: Final = 4
-CHUNK_ROWS: Final = 20_000
+CHUNK_ROWS: Final = 50_000
 """Predictions per write: each costs some 0.3 ms besides its rows."""
 CHUNK_LABELS: Final = 5_000
 """Labels per write: they take more of the interpreter's time."""
 LINGER_SECONDS: Final = 1.0
 """Predictions wait for company this long, unless a chunk is full or labels come: large writes are the cheap ones."""
 FORGET_SECONDS: Final = 3.0
-FORGET_CHANGES: Final = 40_000
+FORGET_CHANGES: Final = 100_000
 """After so many rows the store is held to its limit at once."""
 FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 5.0
@@ -290,7 +291,7 @@ class Joiner:
     def _next(self) -> _Work:
         """The oldest labels and predictions, no more than one write takes."""
         work = _Work()
-        parts: list[tuple[Offer, int, int]] = []
+        parts: list[Part] = []
         with self._changed:
             room = CHUNK_LABELS
             while self._requests and room > 0:
@@ -310,6 +311,18 @@ class Joiner:
                 if offer.taken == offer.size:
                     self._offers.popleft()
                     self._queued_bytes -= offer.weight
+        for same in by_version(parts):
+            self._encode(same, work)
+        return work
+
+    def _encode(self, parts: Sequence[Part], work: _Work) -> None:
+        """Add rows of one version: all at once, or where that cannot be one batch after another."""
+        with suppress(Exception):  # it shows again where only one batch suffers from it
+            if (predictions := joined(parts)) is not None:
+                labels = [label for part in parts for label in part[0].labels(*part[1:])]
+                work.predictions.append(predictions)
+                work.labels += labels
+                return
         dropped = 0
         for offer, begin, end in parts:
             try:
@@ -319,7 +332,6 @@ class Joiner:
                 _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
         with self._changed:
             self._dropped += dropped
-        return work
 
     def _perform(self, work: _Work) -> None:
         """Write, again and again while the store fails; nothing of it is counted before it is kept."""

@@ -1,8 +1,8 @@
 """Columns of a batch to predictions that wait, the labels that came with them, and outcomes that need no join."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final, TypeGuard, cast
+from typing import Final, cast
 
 import msgspec
 import orjson
@@ -59,58 +59,42 @@ class Offer(msgspec.Struct, eq=False):
     ) -> int:
         """Add some rows to predictions and labels, or those without an id to direct ones; how many cannot be written.
 
-        Rows without a prediction, and those with neither an id nor a label, are passed over. Of numbers that all have
-        an id, no row is touched on its own.
+        Rows without a prediction, and those with neither an id nor a label, are passed over.
         """
         values = self.prediction[begin:end]
         if self.probabilities is not None:
             objects = self.probabilities[begin:end]
             values = [value if given is None else given for value, given in zip(values, objects, strict=True)]
-        ids = self.ids[begin:end] if self.ids is not None else (None,) * (end - begin)
-        numbers = numbers_of(values)
-        if numbers is not None and _good(ids):
-            predictions.append(Predictions(self.model, self.version, self.time, ids, numbers))
-            if self.label is not None:
-                for index, name in enumerate(ids, begin):
-                    labels.extend(self._label(index, name))
-            return 0
-        return self._encode_rows(begin, ids, values, predictions, labels, direct)
-
-    def _encode_rows(
-        self,
-        begin: int,
-        ids: Sequence[str | None],
-        values: Values,
-        predictions: list[Arrival],
-        labels: list[Label],
-        direct: list[Direct],
-    ) -> int:
-        """Add rows, one by one."""
         dropped = 0
-        names: list[str] = []
-        waiting: list[tuple[bytes, object]] = []
+        waiting: list[int] = []
         together: list[tuple[object, object]] = []
-        for index, (name, value) in enumerate(zip(ids, _encoded(values), strict=True), begin):
+        ids = self.ids[begin:end] if self.ids is not None else (None,) * (end - begin)
+        encoded = _encoded(values)
+        for index, (name, value) in enumerate(zip(ids, encoded, strict=True)):
             if value == _NOTHING:
                 continue
             if not name:
-                together.extend(self._together(index, values[index - begin]))
-                continue
-            if value is None or len(name) > ID_LENGTH:
+                together.extend(self._together(begin + index, values[index]))
+            elif value is None or len(name) > ID_LENGTH:
                 dropped += 1
-                continue
-            names.append(name)
-            waiting.append((value, values[index - begin]))
-            if self.label is not None:
-                labels.extend(self._label(index, name))
-        if names:
-            numbers = numbers_of([given for _, given in waiting])
-            column = [value for value, _ in waiting] if numbers is None else numbers
-            predictions.append(Predictions(self.model, self.version, self.time, names, column))
+            else:
+                waiting.append(index)
+                labels.extend(self._label(begin + index, name))
+        if waiting:
+            names = [cast(str, ids[index]) for index in waiting]
+            numbers = numbers_of([values[index] for index in waiting])
+            column = [cast(bytes, encoded[index]) for index in waiting] if numbers is None else numbers
+            predictions.append(Predictions(self.model, self.version, names, column, [self.time], [len(names)]))
         if together:
             said, known = zip(*together, strict=True)
             direct.append(Direct(self.model, self.version, said, known, self.time))
         return dropped
+
+    def labels(self, begin: int, end: int) -> Iterator[Label]:
+        """The labels of some rows, all of which have an id."""
+        if self.label is not None and self.ids is not None:
+            for index in range(begin, end):
+                yield from self._label(index, cast(str, self.ids[index]))
 
     def _together(self, index: int, value: object) -> Iterator[tuple[object, object]]:
         """A prediction without an id and its label, where it has one."""
@@ -128,9 +112,35 @@ class Offer(msgspec.Struct, eq=False):
                     yield Label(self.model, self.version, name, self.time, value)
 
 
-def _good(ids: Sequence[str | None]) -> TypeGuard[Sequence[str]]:
-    """Whether every row has an id that is not too long."""
-    return all(ids) and max(map(len, cast(Sequence[str], ids)), default=0) <= ID_LENGTH
+Part = tuple[Offer, int, int]
+"""Some rows of an offer: the first one, and the one after the last."""
+
+
+def by_version(parts: Iterable[Part]) -> list[list[Part]]:
+    """Parts of the same version together, in their order."""
+    found: dict[tuple[str, str], list[Part]] = {}
+    for part in parts:
+        found.setdefault((part[0].model, part[0].version), []).append(part)
+    return list(found.values())
+
+
+def joined(parts: Sequence[Part]) -> Predictions | None:
+    """All rows of parts of one version, if they are numbers that have an id; no row is touched on its own then."""
+    ids: list[str | None] = []
+    values: list[object] = []
+    for offer, begin, end in parts:
+        if offer.ids is None or offer.probabilities is not None:
+            return None
+        ids += offer.ids[begin:end]
+        values += offer.prediction[begin:end]
+    if not all(ids):
+        return None
+    names = cast(list[str], ids)
+    numbers = numbers_of(values) if max(map(len, names)) <= ID_LENGTH else None
+    if numbers is None:
+        return None
+    times, sizes = [offer.time for offer, _, _ in parts], [end - begin for _, begin, end in parts]
+    return Predictions(parts[0][0].model, parts[0][0].version, names, numbers, times, sizes)
 
 
 def _encoded(values: Values) -> list[bytes | None]:

@@ -5,6 +5,7 @@ what a prediction means is for whoever counts the matches.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Protocol
 
 import msgspec
@@ -34,27 +35,30 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Predictions(msgspec.Struct, frozen=True, eq=False):
-    """Predictions of one version that came at the same time, column by column.
+    """Predictions of one version, column by column, in the order in which they came.
 
     Attributes:
         model, version: that predicted.
-        time: Unix time at which they came.
         ids: by which their labels find them.
         values: one for each id: finite numbers, where all of them are; else as JSON.
+        times: Unix times at which they came, for runs of them.
+        sizes: how many came at each time.
 
     """
 
     model: str
     version: str
-    time: float
     ids: Sequence[str]
     values: NDArray[np.float64] | Sequence[bytes]
+    times: Sequence[float]
+    sizes: Sequence[int]
 
     def rows(self) -> Iterator[Prediction]:
         """One by one."""
-        columns = map(json_value, self.values.tolist()) if isinstance(self.values, np.ndarray) else self.values
-        for name, value in zip(self.ids, columns, strict=True):
-            yield Prediction(self.model, self.version, name, self.time, value)
+        values = map(json_value, self.values.tolist()) if isinstance(self.values, np.ndarray) else self.values
+        times = chain.from_iterable(map(repeat, self.times, self.sizes))
+        for name, value, time in zip(self.ids, values, times, strict=True):
+            yield Prediction(self.model, self.version, name, time, value)
 
 
 Arrival = Prediction | Predictions

@@ -179,7 +179,7 @@ class Rows:
         hashes = column.hashes()
         order = hashes.argsort(kind="stable")
         ordered = hashes[order]
-        again = np.append(False, ordered[1:] == ordered[:-1])  # noqa: FBT003 - a row
+        again = np.append(False, ordered[1:] == ordered[:-1])
         wanted = known.having(ordered)
         for other, version in self._versions(model) if len(wanted) else ():
             for _, which, _ in _find(version, wanted):
