@@ -222,6 +222,7 @@ def test_each_row_keeps_its_own_value(values: Sequence[object]) -> None:
 def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 100)
     monkeypatch.setattr(module, "CHUNK_LABELS", 30)
+    monkeypatch.setattr("mlexporter.pending.offers.LARGE_ROWS", 100)
     store, sink = Store(), Sink()
     names = [f"{i}" for i in range(1050)]
     with running(store, sink) as joiner:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlexporter.pending.blocks import Values, label_number, together
 from mlexporter.pending.family import MICROSECONDS
-from mlexporter.pending.hashing import Hashes, hashes_of
+from mlexporter.pending.hashing import Hashes, Ids, hashes_of
 from mlexporter.pending.records import Arrivals, Prediction, Predictions, VersionKey
 
 Places = NDArray[np.int64]
@@ -18,9 +18,10 @@ class Column:
     """Predictions of one version, in the order of arrival."""
 
     def __init__(self) -> None:
-        self._ids: list[str] = []
+        self._ids: list[str] = []  # of those that came one by one
+        self._hashes: list[Hashes] = []
         self._parts: list[Values] = []
-        self._single: list[bytes] = []  # predictions that came one by one, to become a part
+        self._single: list[bytes] = []  # and what was predicted, to become a part
         self._times: list[float] = []
         self._sizes: list[int] = []  # of runs of the same time
         self._begins: list[int] = []
@@ -39,12 +40,12 @@ class Column:
     def extend(self, part: Predictions, begin: int) -> None:
         """Add rows, before which so many came."""
         self._flush()
-        self._ids += part.ids
+        self._hashes.append(hashes_of(part.ids))
         self._parts.append(part.values)
         self._times += part.times
         self._sizes += part.sizes
         self._begins.append(begin)
-        self._lengths.append(len(part.ids))
+        self._lengths.append(len(part.values))
 
     def rows(self, chosen: Places) -> "Column":
         """Some of the rows."""
@@ -53,7 +54,8 @@ class Column:
 
     def hashes(self) -> Hashes:
         """Of the ids of all rows."""
-        return hashes_of(self._ids)
+        self._flush()
+        return np.concatenate(self._hashes)
 
     def values(self) -> Values:
         """Of the rows."""
@@ -67,7 +69,7 @@ class Column:
         """How many predictions of any version came before each row."""
         sizes = np.array(self._lengths)
         shift = np.array(self._begins) - (np.cumsum(sizes) - sizes)
-        order: Places = np.repeat(shift, sizes) + np.arange(len(self._ids))
+        order: Places = np.repeat(shift, sizes) + np.arange(sizes.sum())
         return order if self._chosen is None else order[self._chosen]
 
     def runs(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -83,11 +85,12 @@ class Column:
     def _flush(self) -> None:
         if self._single:
             self._parts.append(_numbers(self._single))
-            self._single = []
+            self._hashes.append(hashes_of(Ids.of(self._ids)))
+            self._single, self._ids = [], []
 
 
 def columns_of(predictions: Arrivals) -> dict[VersionKey, Column]:
-    """Predictions by version; none of those without rows."""
+    """Predictions by version."""
     columns: dict[VersionKey, Column] = {}
     begin = 0
     for each in predictions:
@@ -96,10 +99,10 @@ def columns_of(predictions: Arrivals) -> dict[VersionKey, Column]:
         if isinstance(each, Prediction):
             column.add(each, begin)
             begin += 1
-        elif each.ids:
+        else:
             column.extend(each, begin)
-            begin += len(each.ids)
-    return {key: column for key, column in columns.items() if column._ids}
+            begin += len(each.values)
+    return columns
 
 
 def _numbers(values: Sequence[bytes]) -> Values:

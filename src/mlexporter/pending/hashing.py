@@ -3,9 +3,10 @@
 Nothing of an id but its hash is kept. Among a million ids, two have the same hash with a probability of 3e-8.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,18 +19,46 @@ _SLOTS: Final = 16
 _LEAST_BITS: Final = 16
 
 
-def hashes_of(ids: Sequence[str]) -> Hashes:
+class Ids(msgspec.Struct, frozen=True, eq=False):
+    """Ids as one column, in which no id is an object of its own.
+
+    Attributes:
+        content: with the UTF-8 of all of them.
+        starts, lengths: where each of them is, in bytes.
+
+    """
+
+    content: bytes
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @staticmethod
+    def of(names: Sequence[str]) -> "Ids":
+        """Of a sequence."""
+        parts = [name.encode("utf-8", "surrogatepass") for name in names]
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        return Ids(b"".join(parts), np.cumsum(lengths) - lengths, lengths)
+
+    @staticmethod
+    def split(text: str) -> "Ids":
+        """Of a text in which they are separated by zeros."""
+        content = text.encode("utf-8", "surrogatepass")
+        ends = np.append(np.flatnonzero(np.frombuffer(content, np.uint8) == 0), len(content))
+        starts = np.append(0, ends[:-1] + 1)
+        return Ids(content, starts, ends - starts)
+
+    def names(self) -> Iterator[str]:
+        """One by one."""
+        for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
+            yield self.content[start : start + length].decode("utf-8", "surrogatepass")
+
+
+def hashes_of(ids: Ids) -> Hashes:
     """MurmurHash64A with seed 0 of the UTF-8 of each id (Austin Appleby, https://github.com/aappleby/smhasher).
 
     All of them at once, a word of 8 bytes at a time: some 50 ns an id of 15 characters.
     """
-    text = "".join(ids)
-    if text.isascii():
-        content, lengths = text.encode(), np.fromiter(map(len, ids), np.int64, len(ids))
-    else:
-        parts = [name.encode("utf-8", "surrogatepass") for name in ids]
-        content, lengths = b"".join(parts), np.fromiter(map(len, parts), np.int64, len(parts))
-    starts = np.cumsum(lengths) - lengths
+    content, starts, lengths = ids.content, ids.starts, ids.lengths
     # the word that begins at each byte; there are zeros beyond the end
     words: Hashes = np.ndarray((len(content) + 1,), dtype="<u8", buffer=content + bytes(8), strides=(1,))
     hashes = lengths.astype(np.uint64) * _MULTIPLIER
@@ -54,7 +83,8 @@ def hashes_of(ids: Sequence[str]) -> Hashes:
 class Filter:
     """Says of most hashes that were never added that they were not: of all but one of 100.
 
-    A Bloom filter of 3 bits a hash, all in one word, of some 4 bytes a hash. What was given up is forgotten by making a new one.
+    A Bloom filter of 3 bits a hash, all in one word; it takes some 4 bytes a hash. What was given up is forgotten by
+    making a new one.
 
     Args:
         known: hashes in parts.

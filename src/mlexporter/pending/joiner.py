@@ -305,7 +305,10 @@ class Joiner:
                     work.finished.append(self._requests.popleft())
             while self._offers and work.rows < CHUNK_ROWS:
                 offer = self._offers[0]
-                begin, offer.taken = offer.taken, min(offer.size, offer.taken + CHUNK_ROWS - work.rows)
+                begin, offer.taken = (
+                    offer.taken,
+                    min(offer.size, offer.taken + max(CHUNK_ROWS - work.rows, offer.least)),
+                )
                 parts.append((offer, begin, offer.taken))
                 work.rows += offer.taken - begin
                 if offer.taken == offer.size:
@@ -319,19 +322,22 @@ class Joiner:
         """Add rows of one version: all at once, or where that cannot be one batch after another."""
         with suppress(Exception):  # it shows again where only one batch suffers from it
             if (predictions := joined(parts)) is not None:
-                labels = [label for part in parts for label in part[0].labels(*part[1:])]
+                labels = [label for offer, begin, end in parts for label in offer.labels(begin, end)]
                 work.predictions.append(predictions)
                 work.labels += labels
                 return
-        dropped = 0
+        if len(parts) > 1:
+            for part in parts:
+                self._encode([part], work)
+            return
         for offer, begin, end in parts:
             try:
-                dropped += offer.encode(begin, end, work.predictions, work.labels, work.direct)
+                dropped = offer.encode(begin, end, work.predictions, work.labels, work.direct)
             except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the next ones
-                dropped += end - begin
+                dropped = end - begin
                 _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
-        with self._changed:
-            self._dropped += dropped
+            with self._changed:
+                self._dropped += dropped
 
     def _perform(self, work: _Work) -> None:
         """Write, again and again while the store fails; nothing of it is counted before it is kept."""

@@ -13,6 +13,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from mlexporter.pending.hashing import Ids
+
 VersionKey = tuple[str, str]
 """Names of a model and a version of it."""
 
@@ -48,7 +50,7 @@ class Predictions(msgspec.Struct, frozen=True, eq=False):
 
     model: str
     version: str
-    ids: Sequence[str]
+    ids: Ids
     values: NDArray[np.float64] | Sequence[bytes]
     times: Sequence[float]
     sizes: Sequence[int]
@@ -57,7 +59,7 @@ class Predictions(msgspec.Struct, frozen=True, eq=False):
         """One by one."""
         values = map(json_value, self.values.tolist()) if isinstance(self.values, np.ndarray) else self.values
         times = chain.from_iterable(map(repeat, self.times, self.sizes))
-        for name, value, time in zip(self.ids, values, times, strict=True):
+        for name, value, time in zip(self.ids.names(), values, times, strict=True):
             yield Prediction(self.model, self.version, name, time, value)
 
 
@@ -195,7 +197,7 @@ def single(predictions: Arrivals) -> Iterator[Prediction]:
 
 def row_count(predictions: Arrivals) -> int:
     """How many predictions these are."""
-    return sum(len(each.ids) if isinstance(each, Predictions) else 1 for each in predictions)
+    return sum(len(each.values) if isinstance(each, Predictions) else 1 for each in predictions)
 
 
 class StoreError(Exception):

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import numpy as np
 
 from mlexporter.pending.family import MICROSECONDS, Family, Outcome
-from mlexporter.pending.hashing import Hashes, hashes_of
+from mlexporter.pending.hashing import Hashes, Ids, hashes_of
 from mlexporter.pending.records import Arrivals, Joined, Label, Lost, StoreError, Totals, Waiting
 from mlexporter.pending.tables import OLDEST_LABELS, PAST_LABELS, SCHEMA, SCHEMA_VERSION, Tables
 from mlexporter.pending.waiting import Rows, State
@@ -63,7 +63,7 @@ class SqliteStore:
         with self._transaction() as (tables, rows, state):
             outcome = Outcome()
             added = rows.insert(predictions)
-            told = hashes_of([label.id for label in labels])
+            told = hashes_of(Ids.of([label.id for label in labels]))
             wanted = dict(added.ids)
             for model, ids in _by_model(labels, told).items():
                 wanted[model] = [*wanted.get(model, ()), ids]
