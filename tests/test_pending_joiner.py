@@ -22,6 +22,8 @@ from mlexporter.pending import joiner as module
 from mlexporter.pending.joiner import Joiner, Overloaded
 from mlexporter.pending.offers import Offer
 from mlexporter.pending.records import (
+    Arrival,
+    Arrivals,
     Direct,
     Joined,
     Label,
@@ -31,6 +33,7 @@ from mlexporter.pending.records import (
     StoreError,
     Totals,
     Waiting,
+    single,
 )
 from mlexporter.pending.sqlite import SqliteStore
 from mlexporter.samples import Batch
@@ -92,13 +95,11 @@ class Store:
         self.entered = threading.Event()
         self.applied: list[tuple[list[Prediction], list[Label]]] = []
 
-    def apply(
-        self, predictions: Sequence[Prediction], labels: Sequence[Label], totals: Callable[[Joined], Totals]
-    ) -> Joined:
+    def apply(self, predictions: Arrivals, labels: Sequence[Label], totals: Callable[[Joined], Totals]) -> Joined:
         self.entered.set()
         assert self.open.wait(ENOUGH)
         if not self.failures:
-            self.applied.append((list(predictions), list(labels)))
+            self.applied.append(([*single(predictions)], list(labels)))
             return self.real.apply(predictions, labels, totals)
         self.failures -= 1
 
@@ -207,12 +208,12 @@ def test_each_row_keeps_its_own_value(values: Sequence[object]) -> None:
     names = [f"{i}" for i in range(len(values))]
     offer = Offer.of("m", "1", batch(names, values), 5.0)
     assert offer is not None
-    predictions: list[Prediction] = []
+    predictions: list[Arrival] = []
     dropped = offer.encode(0, 1, predictions, [], []) + offer.encode(1, len(values), predictions, [], [])
     # the standard library's word for it
     written = {name: json.dumps(value) for name, value in zip(names, values, strict=True)}
     expected = {name: text for name, text in written.items() if text not in ("null", "NaN", str(2**64))}
-    assert {prediction.id: json.loads(prediction.value) for prediction in predictions} == {
+    assert {prediction.id: json.loads(prediction.value) for prediction in single(predictions)} == {
         name: json.loads(text) for name, text in expected.items()
     }
     assert dropped == (2**64 in values)
@@ -221,6 +222,7 @@ def test_each_row_keeps_its_own_value(values: Sequence[object]) -> None:
 def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 100)
     monkeypatch.setattr(module, "CHUNK_LABELS", 30)
+    monkeypatch.setattr("mlexporter.pending.offers.LARGE_ROWS", 100)
     store, sink = Store(), Sink()
     names = [f"{i}" for i in range(1050)]
     with running(store, sink) as joiner:

@@ -4,7 +4,7 @@ import itertools
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from mlexporter.pending.records import Joined, Label, Lost, Match, Pair, Prediction, StoreError, Totals, Waiting
 from mlexporter.pending.sqlite import EARLY_LABEL_SECONDS, SqliteStore
-from mlexporter.pending.tables import hash_of
 
 DAY = 86400.0
 HORIZONS = {"short": 100.0, "long": 10_000.0}
@@ -119,11 +118,6 @@ def test_values_come_back_as_they_were(value: object) -> None:
     assert match.replaced == (written, 10.0)
 
 
-def test_the_hash_of_an_id_never_changes() -> None:
-    # blake2b of "r-1" with a digest of 8 bytes (b2sum -l 64), read as a little-endian signed integer
-    assert hash_of("r-1") == 1057707603228399997
-
-
 def test_a_label_waits_for_an_hour_and_never_beyond_the_horizon() -> None:
     store = store_of()
     store.apply([], [told("a", model="short", time=0), told("a", model="long", time=0)], nothing)
@@ -134,15 +128,19 @@ def test_a_label_waits_for_an_hour_and_never_beyond_the_horizon() -> None:
     assert not store.apply([predicted("a", model="long")], [], nothing).matches
 
 
-def test_forget_goes_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlexporter.pending.sqlite.FORGET_ROWS", 10)
+def test_the_oldest_go_first_with_or_without_a_label() -> None:
     store = store_of(max_rows=40)
-    store.apply([predicted(f"{i}") for i in range(65)], [told(f"{i}") for i in range(15)], nothing)
-    lost = [store.forget(0).predictions.get(("m", "1", "limit"), 0) for _ in range(4)]
-    # 25 are too many; the 15 with a label go first, and silently: 10, then 5 and 10 others
-    assert lost == [0, 10, 0, 0]
-    lost = [store.forget(2 * DAY).predictions.get(("m", "1", "horizon"), 0) for _ in range(5)]
-    assert lost == [10, 10, 10, 10, 0]
+    given = [predicted(f"{i}", time=i, version=str(i % 2), model="long") for i in range(65)]
+    store.apply(given, [told(f"{i}", model="long") for i in range(15)], nothing)
+    # 25 are too many: 15 with a label, and from 15 to 24 five even and five odd ones
+    assert store.forget(0) == Lost({("long", "0", "limit"): 5, ("long", "1", "limit"): 5})
+    assert store.waiting().predictions == {("long", "0"): 20, ("long", "1"): 20}
+    assert not store.apply([], [told("24", model="long")], nothing).matches
+    assert len(store.apply([], [told("25", model="long")], nothing).matches) == 1
+    # those from 26 to 49 have no label yet, and the label of 24 still waits
+    lost = {("long", "0", "horizon"): 12, ("long", "1", "horizon"): 12}
+    assert store.forget(10_050) == Lost(lost, {("long", "horizon"): 1})
+    assert store.forget(10_050) == Lost()
 
 
 def test_totals_are_kept_with_what_they_count(tmp_path: Path) -> None:
@@ -272,9 +270,7 @@ class Reference:
         for row in list(self.rows):
             if row.time < now - HORIZONS[row.model]:
                 give_up(row, "horizon")
-        by_label = sorted((row for row in self.rows if row.label is not None), key=lambda row: row.label_time)
-        unlabelled = [row for row in self.rows if row.label is None]
-        for row in (by_label + unlabelled)[: max(0, len(self.rows) - self.max_rows)]:
+        for row in self.rows[: max(0, len(self.rows) - self.max_rows)]:
             give_up(row, "limit")
         for label in list(self.labels):
             if label.time < now - min(3600, HORIZONS[label.model]):
@@ -513,7 +509,7 @@ def test_damage_within_a_file_never_ends_the_store(tmp_path: Path) -> None:
     assert damaged > 20
 
 
-@pytest.mark.parametrize("statement", ["PRAGMA user_version = 2", "PRAGMA user_version = 0"])
+@pytest.mark.parametrize("statement", ["PRAGMA user_version = 1", "PRAGMA user_version = 0"])
 def test_a_file_of_another_schema_is_set_aside(tmp_path: Path, statement: str) -> None:
     path = tmp_path / "pending.db"
     small_file(path)
@@ -529,19 +525,3 @@ def test_a_file_of_another_schema_is_set_aside(tmp_path: Path, statement: str) -
 def test_a_path_that_is_a_directory(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         store_of(tmp_path).waiting()
-
-
-def test_rows_of_one_version_cost_no_search_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def searched(tables: Any, last: int, versions: Mapping[str, int]) -> list[int]:
-        asked.extend(str(version) for version in versions)
-        return []
-
-    monkeypatch.setattr("mlexporter.pending.tables.Tables.new_beside_others", searched)
-    store = store_of()
-    store.apply([predicted("a"), predicted("b", model="n")], [], nothing)
-    store.apply([predicted("c")], [], nothing)
-    assert asked == []
-    store.apply([predicted("c", version="2"), predicted("c", model="n")], [], nothing)
-    assert asked == ["('m', '2')"]

@@ -15,7 +15,7 @@ class Row(msgspec.Struct):
     """A prediction that is kept, with its label where there is one.
 
     Attributes:
-        number: by which storage knows it; in the order of arrival.
+        number: by which storage knows it.
         version: of the model.
         time: at which it came, in microseconds.
         value: as JSON.

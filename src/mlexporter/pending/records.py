@@ -4,11 +4,16 @@ Predictions and labels travel as JSON values, so that a file outlives a restart.
 what a prediction means is for whoever counts the matches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Protocol
 
 import msgspec
+import numpy as np
 import orjson
+from numpy.typing import NDArray
+
+from mlexporter.pending.hashing import Ids
 
 VersionKey = tuple[str, str]
 """Names of a model and a version of it."""
@@ -29,6 +34,38 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     id: str
     time: float
     value: bytes
+
+
+class Predictions(msgspec.Struct, frozen=True, eq=False):
+    """Predictions of one version, column by column, in the order in which they came.
+
+    Attributes:
+        model, version: that predicted.
+        ids: by which their labels find them.
+        values: one for each id: finite numbers, where all of them are; else as JSON.
+        times: Unix times at which they came, for runs of them.
+        sizes: how many came at each time.
+
+    """
+
+    model: str
+    version: str
+    ids: Ids
+    values: NDArray[np.float64] | Sequence[bytes]
+    times: Sequence[float]
+    sizes: Sequence[int]
+
+    def rows(self) -> Iterator[Prediction]:
+        """One by one."""
+        values = map(json_value, self.values.tolist()) if isinstance(self.values, np.ndarray) else self.values
+        times = chain.from_iterable(map(repeat, self.times, self.sizes))
+        for name, value, time in zip(self.ids.names(), values, times, strict=True):
+            yield Prediction(self.model, self.version, name, time, value)
+
+
+Arrival = Prediction | Predictions
+Arrivals = Sequence[Arrival]
+"""Predictions in the order in which they came, one by one or in columns."""
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
@@ -115,6 +152,8 @@ class Joined(msgspec.Struct, frozen=True):
 class Lost(msgspec.Struct, frozen=True):
     """What was given up: beyond its time (`horizon`), or the oldest ones beyond the limit on rows (`limit`).
 
+    Predictions with a label are given up in the same order as those without one, and are not told here.
+
     Attributes:
         predictions: without a label, by model, version and reason.
         labels: without a prediction, by model and reason.
@@ -147,6 +186,20 @@ def json_value(label: object) -> bytes:
     return orjson.dumps(label)
 
 
+def single(predictions: Arrivals) -> Iterator[Prediction]:
+    """Predictions one by one."""
+    for each in predictions:
+        if isinstance(each, Predictions):
+            yield from each.rows()
+        else:
+            yield each
+
+
+def row_count(predictions: Arrivals) -> int:
+    """How many predictions these are."""
+    return sum(len(each.values) if isinstance(each, Predictions) else 1 for each in predictions)
+
+
 class StoreError(Exception):
     """The store of pending predictions cannot be used now; nothing of the call was done. It is worth a retry."""
 
@@ -154,9 +207,7 @@ class StoreError(Exception):
 class PendingStore(Protocol):
     """Where predictions wait. Called from one thread at a time."""
 
-    def apply(
-        self, predictions: Sequence[Prediction], labels: Sequence[Label], totals: Callable[[Joined], Totals]
-    ) -> Joined:
+    def apply(self, predictions: Arrivals, labels: Sequence[Label], totals: Callable[[Joined], Totals]) -> Joined:
         """Add predictions and labels, join them, and keep what `totals` makes of it: all of it, or nothing.
 
         Of a prediction's id in one version the first prediction stands. A label that says what is known changes

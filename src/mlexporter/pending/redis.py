@@ -18,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from mlexporter.pending.records import (
+    Arrivals,
     Joined,
     Label,
     Lost,
@@ -28,6 +29,7 @@ from mlexporter.pending.records import (
     Totals,
     VersionKey,
     Waiting,
+    single,
 )
 
 EARLY_LABEL_SECONDS = 3600.0
@@ -125,16 +127,14 @@ class RedisStore:
         self._lost_predictions: Counter[tuple[str, str, str]] = Counter()  # not returned yet
         self._lost_labels: Counter[tuple[str, str]] = Counter()
 
-    def apply(
-        self, predictions: Sequence[Prediction], labels: Sequence[Label], totals: Callable[[Joined], Totals]
-    ) -> Joined:
+    def apply(self, predictions: Arrivals, labels: Sequence[Label], totals: Callable[[Joined], Totals]) -> Joined:
         """Add predictions and labels, and join them; `totals` is called, and what it returns stays with the replica.
 
         Raises:
             StoreError: to be retried with the same arguments.
 
         """
-        chunks = self._encode(predictions, labels)
+        chunks = self._encode([*single(predictions)], labels)
         if chunks != self._chunks:
             self._chunks, self._next = chunks, 0
         while self._next < len(chunks):

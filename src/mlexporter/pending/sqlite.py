@@ -9,18 +9,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mlexporter.pending import tables
+import numpy as np
+
 from mlexporter.pending.family import MICROSECONDS, Family, Outcome
-from mlexporter.pending.records import Joined, Label, Lost, Prediction, StoreError, Totals, VersionKey, Waiting
-from mlexporter.pending.tables import Counts, Tables
+from mlexporter.pending.hashing import Hashes, Ids, hashes_of
+from mlexporter.pending.records import Arrivals, Joined, Label, Lost, StoreError, Totals, Waiting
+from mlexporter.pending.tables import OLDEST_LABELS, PAST_LABELS, SCHEMA, SCHEMA_VERSION, Tables
+from mlexporter.pending.waiting import Rows, State
 
 EARLY_LABEL_SECONDS: Final = 3600
 """A label waits for its prediction for at most this long."""
 
-FORGET_ROWS: Final = 50_000
-"""One call of `forget` deletes at most about this many rows of each kind, so that it takes a fraction of a second."""
-
-_CACHE_KIB: Final = 16_384
+_CACHE_KIB: Final = 4096
 _BUSY_SECONDS: Final = 1.0
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _TEMPORARY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -38,8 +38,8 @@ class SqliteStore:
     A file that is damaged, or of another version of the schema, is renamed to `<name>.damaged-<Unix time>`, and a new
     one is begun. A file that was deleted is begun anew.
 
-    Predictions with a label are kept for repeats and corrections until the horizon; of too many rows they go first,
-    those that were labelled first before the others. Labels wait for EARLY_LABEL_SECONDS or the horizon.
+    Predictions with a label are kept for repeats and corrections until the horizon. Of too many rows the oldest go
+    first, with or without a label. Labels wait for EARLY_LABEL_SECONDS or the horizon.
 
     Args:
         path: of the file; None for memory.
@@ -52,128 +52,108 @@ class SqliteStore:
         self._path = path
         self._horizons = horizons
         self._max_rows = max_rows
-        self._connection: sqlite3.Connection | None = None
+        self._open: tuple[sqlite3.Connection, Tables, Rows] | None = None
         self._inode = 0
-        self._tables: Tables
-        self._counts = Counts()
+        self._data_version = 0
 
     # -- the store ----------------------------------------------------------------------------------------------------
 
-    def apply(
-        self, predictions: Sequence[Prediction], labels: Sequence[Label], totals: Callable[[Joined], Totals]
-    ) -> Joined:
+    def apply(self, predictions: Arrivals, labels: Sequence[Label], totals: Callable[[Joined], Totals]) -> Joined:
         """See `PendingStore.apply`."""
-        with self._transaction() as (connection, counts):
+        with self._transaction() as (tables, rows, state):
             outcome = Outcome()
-            last = self._tables.last()
-            tracked = self._tables.insert(predictions) if predictions else {}
-            counts.waiting.update(tracked)
-            self._join(tracked, last, labels, outcome, counts)
-            for key, labelled in outcome.labelled.items():
-                counts.waiting[key] -= labelled
-                counts.labelled[key] += labelled
-            joined = outcome.joined(tracked)
-            connection.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", totals(joined).items())
+            added = rows.insert(predictions)
+            told = hashes_of(Ids.of([label.id for label in labels]))
+            wanted = dict(added.ids)
+            for model, ids in _by_model(labels, told).items():
+                wanted[model] = [*wanted.get(model, ()), ids]
+            families = rows.load(wanted, added, outcome)
+            for label, hashed in zip(labels, told.view(np.int64).tolist(), strict=True):
+                families.setdefault((label.model, hashed), Family(label.model)).tell(label, outcome)
+            rows.keep(families)
+            state.waiting.subtract(outcome.labelled)
+            state.labelled.update(outcome.labelled)
+            joined = outcome.joined(added.tracked)
+            tables.keep_totals(totals(joined).items())
         return joined
 
     def forget(self, now: float) -> Lost:
-        """See `PendingStore.forget`. What one call leaves because of FORGET_ROWS, the next one deletes."""
-        with self._transaction() as (_, counts):
-            predictions = {(*key, "horizon"): lost for key, lost in self._past(now, counts).items()}
-            labels = {(model, "horizon"): lost for model, lost in self._past_labels(now, counts).items()}
-            # those with a label first: one without it may still get it
-            for rows in (tables.LABELLED, tables.OLDEST):
-                most = min(FORGET_ROWS, counts.predictions - self._max_rows)
-                if most > 0 and (rows is tables.LABELLED or not counts.labelled.total()):
-                    lost = self._tables.delete(rows, {"most": most}, counts)
-                    predictions |= {(*key, "limit"): number for key, number in lost.items()}
-            most = min(FORGET_ROWS, counts.labels.total() - self._max_rows)
+        """See `PendingStore.forget`."""
+        with self._transaction() as (tables, rows, state):
+            past = rows.give_up_past(lambda model: round((now - self._horizons(model)) * MICROSECONDS))
+            predictions = {(*key, "horizon"): lost for key, lost in past.items()}
+            labels = {(model, "horizon"): lost for model, lost in self._past_labels(now, tables, state).items()}
+            if state.rows > self._max_rows:
+                oldest = rows.give_up_oldest(state.rows - self._max_rows)
+                predictions |= {(*key, "limit"): lost for key, lost in oldest.items()}
+            most = state.labels.total() - self._max_rows
             if most > 0:
-                lost_labels = self._tables.delete_labels(tables.OLDEST_LABELS, {"most": most}, counts)
+                lost_labels = tables.delete_early(OLDEST_LABELS, {"most": most})
+                state.labels.subtract(lost_labels)
                 labels |= {(model, "limit"): number for model, number in lost_labels.items()}
+            rows.compact()
         return Lost(predictions, labels)
 
     def waiting(self) -> Waiting:
         """See `PendingStore.waiting`. Counted as rows come and go: costs nothing."""
-        self._opened()
-        return Waiting(dict(+self._counts.waiting), dict(+self._counts.labels))
+        state = self._opened()[2].state
+        return Waiting(dict(+state.waiting), dict(+state.labels))
 
     def totals(self) -> Totals:
         """See `PendingStore.totals`."""
-        connection = self._opened()
+        _, tables, _ = self._opened()
         try:
-            return dict(connection.execute("SELECT name, value FROM totals"))
+            return tables.totals()
         except sqlite3.Error as error:
             self._failed(error)
 
     def close(self) -> None:
         """See `PendingStore.close`."""
-        if self._connection is not None:
+        if self._open is not None:
             with suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+                self._open[0].close()
+            self._open = None
 
     # -- parts of them ------------------------------------------------------------------------------------------------
 
-    def _join(
-        self, tracked: dict[VersionKey, int], last: int, labels: Sequence[Label], outcome: Outcome, counts: Counts
-    ) -> None:
-        """Join new predictions, those beyond the number `last`, and new labels with what is there and each other."""
-        told = [(label, tables.hash_of(label.id)) for label in labels]
-        ids = {hashed for _, hashed in told}
-        several = counts.several_versions()
-        beside_others = [key for key in tracked if key[0] in several]
-        if beside_others:
-            ids.update(self._tables.new_beside_others(last, beside_others))
-        if tracked and counts.labels.total():
-            ids.update(self._tables.new_beside_labels(last))
-        if ids:
-            families = self._tables.load(ids, last, outcome)
-            for label, hashed in told:
-                families.setdefault((label.model, hashed), Family(label.model)).tell(label, outcome)
-            self._tables.keep(families, counts)
-
-    def _past(self, now: float, counts: Counts) -> dict[VersionKey, int]:
-        """Delete predictions beyond their horizon."""
-        lost: Counter[VersionKey] = Counter()
-        for key, number in self._tables.versions.items():
-            before = round((now - self._horizons(key[0])) * MICROSECONDS)
-            limits = {"key": number, "before": before, "most": FORGET_ROWS}
-            lost.update(self._tables.delete(tables.PAST_PREDICTIONS, limits, counts))
-        return lost
-
-    def _past_labels(self, now: float, counts: Counts) -> dict[str, int]:
+    def _past_labels(self, now: float, tables: Tables, state: State) -> dict[str, int]:
         """Delete labels that waited too long."""
         lost: Counter[str] = Counter()
-        for model in list(+counts.labels):
+        for model in list(+state.labels):
             before = round((now - min(EARLY_LABEL_SECONDS, self._horizons(model))) * MICROSECONDS)
-            limits = {"key": model, "before": before, "most": FORGET_ROWS}
-            lost.update(self._tables.delete_labels(tables.PAST_LABELS, limits, counts))
+            lost.update(tables.delete_early(PAST_LABELS, {"key": model, "before": before}))
+        state.labels.subtract(lost)
         return lost
 
     # -- the connection -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[tuple[sqlite3.Connection, Counts]]:
-        """One that is committed with the counts that were changed in it, or leaves everything as it was."""
-        connection = self._opened()
-        counts = self._counts.copy()
+    def _transaction(self) -> Iterator[tuple[Tables, Rows, State]]:
+        """One that is committed together with what it changed in memory, or leaves everything as it was."""
+        connection, tables, rows = self._opened()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            yield connection, counts
+            if self._changed_by_others(connection):
+                rows = Rows(tables)
+                self._open = connection, tables, rows
+            yield tables, rows, rows.begin()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._failed(error)
         except BaseException:
             self._roll_back(connection)
             raise
-        self._counts = counts
+        rows.commit()
+
+    def _changed_by_others(self, connection: sqlite3.Connection) -> bool:
+        """Whether another process wrote to the file since it was read, as at a change of replicas."""
+        before, (self._data_version,) = self._data_version, connection.execute("PRAGMA data_version").fetchone()
+        return before != self._data_version
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            self._tables.read_versions()
         except sqlite3.Error:
             if self._path is not None:
                 self.close()
@@ -181,55 +161,54 @@ class SqliteStore:
     def _failed(self, error: sqlite3.Error) -> NoReturn:
         """Go back to before the call, get ready for the next one, and tell."""
         code = _code(error)
-        if self._connection is not None:
-            self._roll_back(self._connection)
+        if self._open is not None:
+            self._roll_back(self._open[0])
         if self._path is not None and code not in _TEMPORARY:
             self.close()  # the file may have gone, or its disk be mounted anew: the next call looks again
         if code in _DAMAGED:
             self._set_aside(str(error))
         raise StoreError(f"the store of pending predictions cannot be used: {error}") from error
 
-    def _opened(self) -> sqlite3.Connection:
-        """The connection; a new one where there is none, or where the file is not the one that was opened."""
-        if self._connection is not None and self._path is not None and _inode(self._path) != self._inode:
+    def _opened(self) -> tuple[sqlite3.Connection, Tables, Rows]:
+        """What is open; opened where nothing is, or where the file is not the one that was opened."""
+        if self._open is not None and self._path is not None and _inode(self._path) != self._inode:
             _log.warning("file of pending predictions is gone, and begun anew: %s", self._path)
             self.close()
         for _ in range(2):  # a file that is set aside makes room for a new one
-            if self._connection is not None:
-                return self._connection
+            if self._open is not None:
+                return self._open
             try:
-                self._connection = self._open()
+                self._open = self._connect()
             except (sqlite3.Error, _OtherSchemaError) as error:
                 if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
                     raise StoreError(f"the store of pending predictions cannot be opened: {error}") from error
                 self._set_aside(str(error))
-        if self._connection is None:
+        if self._open is None:
             raise StoreError("the store of pending predictions cannot be opened: a new file is damaged, too")
-        return self._connection
+        return self._open
 
-    def _open(self) -> sqlite3.Connection:
-        """Connect; create the tables in an empty file; count what is there."""
+    def _connect(self) -> tuple[sqlite3.Connection, Tables, Rows]:
+        """Connect; create the tables in an empty file; read what is there."""
         connection = sqlite3.connect(
             self._path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (entries,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if version != tables.SCHEMA_VERSION and (version or entries):
-                raise _OtherSchemaError(f"its schema has version {version}, not {tables.SCHEMA_VERSION}")
+            if version != SCHEMA_VERSION and (version or entries):
+                raise _OtherSchemaError(f"its schema has version {version}, not {SCHEMA_VERSION}")
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"cache_size = -{_CACHE_KIB}"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             if not version:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {tables.SCHEMA} PRAGMA user_version = {tables.SCHEMA_VERSION}; COMMIT;"
-                )
-            self._tables = Tables(connection)
-            self._counts = self._tables.count()
+                connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            self._changed_by_others(connection)
+            tables = Tables(connection)
+            rows = Rows(tables)
         except BaseException:
             connection.close()
             raise
         self._inode = _inode(self._path) if self._path is not None else 0
-        return connection
+        return connection, tables, rows
 
     def _set_aside(self, why: str) -> None:
         """Rename the file and what belongs to it."""
@@ -244,6 +223,16 @@ class SqliteStore:
                 continue
             except OSError as error:
                 raise StoreError(f"a damaged file of pending predictions cannot be set aside: {error}") from error
+
+
+def _by_model(labels: Sequence[Label], ids: Hashes) -> dict[str, Hashes]:
+    """Hashes of the ids of labels."""
+    if len({label.model for label in labels}) <= 1:
+        return {label.model: ids for label in labels[:1]}
+    found: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        found.setdefault(label.model, []).append(index)
+    return {model: ids[indices] for model, indices in found.items()}
 
 
 def _inode(path: Path) -> int:
