@@ -15,6 +15,7 @@ from e2e.conftest import Exporter, Series, poll
 
 SECONDS = 20.0
 WINDOW = "5m"
+OF = {"model": "churn"}
 Cells = Counter[tuple[str, str]]
 
 
@@ -116,3 +117,48 @@ def kept(exporter: Exporter, content: object, seconds: float = SECONDS, **header
 def value_of(series: Series, metric: str, **labels: str) -> float | None:
     """The value of the one series with exactly these labels; None where there is none."""
     return series.get((metric, frozenset(labels.items())))
+
+
+# -- of the one model `churn`, whose store has its troubles ------------------------------------------------------------
+
+
+def send(exporter: Exporter, data: Binary, begin: int = 0, end: int | None = None, step: int = 5000) -> None:
+    """Send samples, which are accepted whatever happens to the store."""
+    last = len(data.ids) if end is None else end
+    for first in range(begin, last, step):
+        answer = exporter.post(OF | data.columns(first, min(first + step, last)))
+        assert (answer.status_code, answer.json()["accepted"]) == (200, min(first + step, last) - first)
+
+
+def holds(exporter: Exporter, cells: Cells) -> None:
+    """These outcomes are counted, neither more nor less."""
+    page = exporter.scrape()
+    assert outcomes(page, "churn", net=False) == cells
+    assert exporter.total("mlexporter_labels_total", **OF) == cells.total()
+    assert exporter.total("mlexporter_labels_corrected_total", **OF) == 0
+    assert exporter.total("mlexporter_labels_invalid_total", **OF) == 0
+
+
+def is_up(exporter: Exporter) -> bool:
+    return exporter.total("mlexporter_pending_store_up") == 1
+
+
+def goes_down(exporter: Exporter) -> None:
+    poll(lambda: not is_up(exporter), SECONDS, exporter.log)
+    assert exporter.total("mlexporter_pending_store_errors_total") >= 1
+
+
+def comes_back(exporter: Exporter) -> None:
+    """It recovers by itself, and writes what waited in memory."""
+    poll(
+        lambda: is_up(exporter) and exporter.total("mlexporter_pending_queue_rows") == 0,
+        SECONDS,
+        lambda: f"{exporter.total('mlexporter_pending_queue_rows')} rows wait: {exporter.log()}",
+    )
+
+
+def refused(exporter: Exporter, content: object) -> None:
+    """Labels that cannot be written down are not accepted."""
+    answer = exporter.label(content)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1"), answer.text
+    assert answer.json()["reason"] in ("store_unavailable", "overloaded")
