@@ -20,6 +20,7 @@ from mlexporter.baseline import encode
 from mlexporter.cli import main
 from mlexporter.commands.serve import load_baselines
 from mlexporter.config import load
+from mlexporter.samples import Role
 
 PROFILE = baseline(numeric("age", [0.0, 10.0, 20.0], [1, 5, 12]), categorical("plan", {"pro": 3}))
 
@@ -107,6 +108,18 @@ def test_check_config_prints_every_mistake(run: Run, write: Write) -> None:
     for line, (number, key) in zip(lines, [(1, "windows[0]"), (2, "limits.max_series"), (3, "model")], strict=True):
         assert line.startswith(f"{path}:{number}:")
         assert key in line
+
+
+def test_outcomes_that_cannot_be_counted_are_told_of(run: Run, write: Write) -> None:
+    predictions = categorical("prediction", {"cat": 60, "dog": 40}, role=Role.PREDICTION)
+    write("pets.json", encode(baseline(predictions)))
+    path = write("mlexporter.yml", "models: [{name: pets, task: binary, baseline: pets.json}]")
+    result = run("check", "config", path)
+    assert result.exit_code == 0
+    assert 'warning: model \'pets\': outcomes are not counted: which of "cat", "dog"' in result.stderr
+    assert "set prediction.classes, the negative one first" in result.stderr
+    text = "models: [{name: pets, task: binary, baseline: pets.json, prediction: {classes: [dog, cat]}}]"
+    assert run("check", "config", write("mlexporter.yml", text)).stderr == ""
 
 
 def test_the_series_of_a_comparison_are_held_to_the_limit(run: Run, write: Write) -> None:

@@ -7,7 +7,7 @@ import click
 
 from mlexporter import config
 from mlexporter.baseline import BaselineError
-from mlexporter.commands.serve import load_baselines, shifted_seasons
+from mlexporter.commands.serve import load_baselines, shifted_seasons, uncounted_outcomes
 from mlexporter.config import ConfigError
 
 
@@ -29,7 +29,7 @@ def check_config(file: Path) -> None:
     except (ConfigError, BaselineError) as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    for note in shifted_seasons(settings, baselines):
+    for note in (*uncounted_outcomes(settings, baselines), *shifted_seasons(settings, baselines)):
         click.echo(f"{file}: warning: {note}", err=True)
     models = len(settings.models)
     click.echo(f"{file}: valid, {models} model{'' if models == 1 else 's'}")

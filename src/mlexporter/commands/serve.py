@@ -66,6 +66,18 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
     return baselines
 
 
+def uncounted_outcomes(settings: Config, baselines: dict[tuple[str, str], Baseline]) -> Iterator[str]:
+    """What to say of models whose outcomes are not counted: neither baseline nor configuration tells how."""
+    for model in settings.models:
+        found = baselines.get((model.name, model.version or UNVERSIONED))
+        if found is None:
+            continue
+        try:
+            profile_of(found, model.task, model.prediction.classes, model.prediction.threshold)
+        except ProfileError as error:
+            yield f"model {model.name!r}: outcomes are not counted: {error}"
+
+
 def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]) -> Iterator[str]:
     """What to say of columns whose hours are told in another time zone than that in which their season was learned."""
     for model in settings.models:
