@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from mlexporter.pending.blocks import Numbers, numbers_of
+from mlexporter.pending.blocks import Numbers, floats_of, numbers_of
 from mlexporter.pending.hashing import Ids
 from mlexporter.pending.records import Arrival, Direct, Label, Predictions, json_value
 from mlexporter.samples import Batch, Values
@@ -69,7 +69,7 @@ class Offer(msgspec.Struct, eq=False):
         """Let go of the objects of rows, if they are numbers with an id: they are in the way of the next requests."""
         text = _text(self.ids)
         if text is not None and self.probabilities is None:
-            numbers = numbers_of(cast(Values, self.prediction))
+            numbers = floats_of(cast(Values, self.prediction))
             if numbers is not None:
                 self.ids, self.prediction = text, numbers
 
@@ -172,8 +172,11 @@ def joined(parts: Sequence[Part]) -> Predictions | None:
     found = Ids.split(_SEPARATOR.join(texts))
     if not len(found.lengths) or found.lengths.min() == 0 or found.lengths.max() > ID_LENGTH:
         return None
+    values = np.concatenate(columns)
+    if not np.isfinite(values).all():
+        return None
     times, sizes = [offer.time for offer, _, _ in parts], [end - begin for _, begin, end in parts]
-    return Predictions(parts[0][0].model, parts[0][0].version, found, np.concatenate(columns), times, sizes)
+    return Predictions(parts[0][0].model, parts[0][0].version, found, values, times, sizes)
 
 
 def _plain(parts: Sequence[Part]) -> tuple[str | None, Numbers | None]:
@@ -185,7 +188,7 @@ def _plain(parts: Sequence[Part]) -> tuple[str | None, Numbers | None]:
             return None, None
         ids += offer.ids[begin:end]
         values += cast(Values, offer.prediction)[begin:end]
-    return _text(ids), numbers_of(values)
+    return _text(ids), floats_of(values)
 
 
 def _text(ids: Sequence[str | None] | None) -> str | None:
