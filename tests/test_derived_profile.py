@@ -94,6 +94,7 @@ def test_no_predictions() -> None:
     [
         (None, (), ("0", "1"), 0.5),
         ([0, 1, 1], (), ("0", "1"), 0.5),
+        ([None, None], (), ("0", "1"), 0.5),
         ([True, False], (), ("false", "true"), 0.5),
         (["Yes", "No"], ("binary", None, 0.3), ("No", "Yes"), 0.3),
         (["bad", "good"], (None, ("good", "bad"), 0.25), ("good", "bad"), 0.25),
@@ -123,6 +124,7 @@ def test_numbers() -> None:
 def test_classes() -> None:
     assert profile(baseline([True, False])) == ClassProfile(task="binary", classes=("false", "true"))
     assert profile(baseline(["no", "yes"])).classes == ("no", "yes")
+    assert profile(baseline(["no", "yes"], [None, None])).classes == ("no", "yes")
     assert profile(baseline(["no", "yes"]), "multiclass").task == "multiclass"
     assert profile(baseline(["b", "a", "b"])) == ClassProfile(task="multiclass", classes=("b", "a"))
     assert profile(baseline(["b", "a", "b"]), None, ("b", "a")).task == "binary"

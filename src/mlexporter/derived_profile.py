@@ -46,9 +46,11 @@ def profile_of(
             raise ProfileError(f"{problem}; build the baseline again with this configuration")
         return baseline.outcomes
     prediction = _column(baseline, Role.PREDICTION, PREDICTION_COLUMN)
-    if prediction is None or not sum(prediction.counts[:-1]):
+    if prediction is None or _is_empty(prediction):
         return None
     label = _column(baseline, Role.LABEL, LABEL_COLUMN)
+    if label is not None and _is_empty(label):  # sent as null until the truth is known: it tells nothing
+        label = None
     if isinstance(prediction, NumericColumn):
         return _of_numbers(prediction, label, task, classes, threshold)
     profile = _of_classes(prediction, label, task, classes)
@@ -153,6 +155,11 @@ def _scored(profile: ClassProfile, threshold: float | None) -> ClassProfile:
 
 def _column(baseline: Baseline, role: Role, name: str) -> Column | None:
     return next((column for column in baseline.columns if (column.role, column.name) == (role, name)), None)
+
+
+def _is_empty(column: Column) -> bool:
+    """Whether every value was missing, of which the last bin is."""
+    return not sum(column.counts[:-1])
 
 
 def _listed(names: tuple[str, ...]) -> str:
