@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlexporter.pending import waiting
 from mlexporter.pending.records import Joined, Label, Lost, Match, Pair, Prediction, StoreError, Totals, Waiting
 from mlexporter.pending.sqlite import EARLY_LABEL_SECONDS, SqliteStore
 
@@ -314,8 +315,9 @@ STEPS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(STEPS, st.sampled_from([3, 1000]))
-def test_like_the_reference(tmp_path_factory: pytest.TempPathFactory, steps: Any, max_rows: int) -> None:
+@given(STEPS, st.sampled_from([3, 1000]), st.sampled_from([0, 1000]))
+def test_like_the_reference(tmp_path_factory: pytest.TempPathFactory, steps: Any, max_rows: int, pieces: int) -> None:
+    waiting._TOLD_ENTRIES = pieces  # type: ignore[misc]
     path = tmp_path_factory.mktemp("pending") / "pending.db"
     store, reference = store_of(path, max_rows=max_rows), Reference(max_rows)
     clock = 1e9
@@ -337,6 +339,7 @@ def test_like_the_reference(tmp_path_factory: pytest.TempPathFactory, steps: Any
             clock = next(times)
             assert store.waiting() == reference.waiting()
     finally:
+        waiting._TOLD_ENTRIES = 1000  # type: ignore[misc]
         store.close()
 
 

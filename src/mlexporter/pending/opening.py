@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "pending.sqlite"
 MEMORY_ROWS: Final = 200_000
-"""Predictions that wait at most where they wait in memory: some 40 MiB."""
+"""Predictions that wait at most where they wait in memory: some 50 MiB once all are labelled."""
 
 
 def open_store(config: Config, folder: Path | None) -> PendingStore:

@@ -28,87 +28,14 @@ from mlexporter.pending.blocks import (
 from mlexporter.pending.family import Early, Family, Outcome, Row
 from mlexporter.pending.hashing import Filter, Hashes
 from mlexporter.pending.records import Arrivals, VersionKey
+from mlexporter.pending.state import EVER, Added, State, Version
 from mlexporter.pending.tables import EarlyRow, Tables
 
-_EVER: Final = -(2**62)
 _TOLD_ENTRIES: Final = 1000
 _TOLD_ROWS: Final = 10_000
 
 Families = dict[tuple[str, int], Family]
 """By model and the hash of an id."""
-
-
-class Version(msgspec.Struct, frozen=True):
-    """Rows of one version.
-
-    Attributes:
-        number: of it in the tables.
-        blocks: one after another.
-        first, before: rows with lower numbers, and from earlier times in microseconds, are given up.
-
-    """
-
-    number: int
-    blocks: tuple[Block, ...] = ()
-    first: int = 0
-    before: int = _EVER
-
-    @property
-    def end(self) -> int:
-        """Number of the next row."""
-        return self.blocks[-1].end if self.blocks else self.first
-
-
-class State(msgspec.Struct):
-    """What is in memory, but for the labels of rows.
-
-    Attributes:
-        versions: that ever had a prediction.
-        waiting, labelled: rows without and with a label, by version.
-        labels: that wait, by model.
-        told_entries, told_rows: how labels of rows are written.
-
-    """
-
-    versions: dict[VersionKey, Version] = {}
-    waiting: Counter[VersionKey] = msgspec.field(default_factory=Counter)
-    labelled: Counter[VersionKey] = msgspec.field(default_factory=Counter)
-    labels: Counter[str] = msgspec.field(default_factory=Counter)
-    told_entries: int = 0
-    told_rows: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Predictions, with and without a label."""
-        return self.waiting.total() + self.labelled.total()
-
-    def copy(self) -> "State":
-        """One that can be changed."""
-        return State(
-            dict(self.versions),
-            self.waiting.copy(),
-            self.labelled.copy(),
-            self.labels.copy(),
-            self.told_entries,
-            self.told_rows,
-        )
-
-
-class Added(msgspec.Struct):
-    """What an insertion did.
-
-    Attributes:
-        tracked: rows that were added, by version.
-        ids: of added rows that may be known otherwise, in parts, by model.
-        firsts: numbers of the first rows that were added, by version.
-        orders: when among all each of them came, by version.
-
-    """
-
-    tracked: dict[VersionKey, int] = {}
-    ids: dict[str, list[Hashes]] = {}
-    firsts: dict[VersionKey, int] = {}
-    orders: dict[VersionKey, NDArray[np.int64]] = {}
 
 
 class Rows:
@@ -197,7 +124,7 @@ class Rows:
         known.add(ordered)
         early = self._early.having(ordered) if self._draft.labels[model] else ordered[:0]
         added.ids.setdefault(model, []).append(early)
-        version = self._draft.versions.get(key) or Version(self._tables.add_version(key, _EVER))
+        version = self._draft.versions.get(key) or Version(self._tables.add_version(key, EVER))
         added.tracked[key], added.firsts[key], added.orders[key] = len(hashes), version.end, column.order()
         block = Block(0, version.end, ordered, order.astype(np.uint32), *column.runs())
         self._append(key, version, block, column.values())
