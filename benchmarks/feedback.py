@@ -23,7 +23,9 @@ from mlexporter.samples import Role
 from mlexporter.store import Store
 
 _ROUNDS = 5
-_SECONDS = 2
+_SECONDS = 3
+# longer than predictions wait for company
+_SETTLED_SECONDS = 1.2
 # wrk asks for each request; an id that is in none before it goes where the mark stands
 _SCRIPT = """
 wrk.method = "POST"
@@ -134,10 +136,11 @@ def _value(running: Exporter, name: str) -> float:
 
 
 def _settle(running: Exporter) -> None:
-    """Wait until what was offered is written, for its cost belongs to the round."""
+    """Wait until what was offered is written, for its cost belongs to the round; a page a second costs it alike."""
     end = time.monotonic() + 30
+    time.sleep(_SETTLED_SECONDS)
     while _value(running, "mlexporter_pending_queue_rows") and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(_SETTLED_SECONDS)
 
 
 def labels(report: Report, waiting: int = 200_000, size: int = 5000) -> None:

@@ -288,12 +288,12 @@ def test_a_storm_of_labels_is_refused_at_once() -> None:
         answers["kept"] += 1
 
     with running(store, sink) as joiner:
-        joiner.offer("m", "1", batch([f"{i}" for i in range(4)]), 5.0)
-        senders = [threading.Thread(target=send, args=(f"{i}",)) for i in range(4)]
+        joiner.offer("m", "1", batch([f"{i}" for i in range(module.WAITING_REQUESTS)]), 5.0)
+        senders = [threading.Thread(target=send, args=(f"{i}",)) for i in range(module.WAITING_REQUESTS)]
         try:
             for sender in senders:
                 sender.start()
-            until(lambda: joiner._submitting == 4)
+            until(lambda: joiner._submitting == module.WAITING_REQUESTS)
             for _ in range(100):
                 with pytest.raises(Overloaded):
                     joiner.submit(told("more"), timeout=ENOUGH)
@@ -301,9 +301,9 @@ def test_a_storm_of_labels_is_refused_at_once() -> None:
             store.open.set()
             for sender in senders:
                 sender.join(ENOUGH)
-        assert answers == {"kept": 4}
+        assert answers == {"kept": module.WAITING_REQUESTS}
         joiner.submit(told("0"))
-    assert sink.sum == Sum(tracked=4, matched=4, repeated=1)
+    assert sink.sum == Sum(tracked=module.WAITING_REQUESTS, matched=module.WAITING_REQUESTS, repeated=1)
 
 
 def test_labels_are_bounded_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,3 +472,16 @@ def test_killed_at_any_moment_every_label_counts_once(tmp_path: Path) -> None:
     waiting = store.waiting()
     assert waiting == Waiting({("m", "1"): 5000}, {"m": 5000})
     store.close()
+
+
+def test_huge_values_do_not_wait() -> None:
+    """The store is bounded in rows; a text of a megabyte as a prediction, or a label, would make that no bound."""
+    huge = "x" * 20_000
+    values: list[object] = [huge, "a", "b"]
+    offered = Batch(3, {}, prediction=values, label=["c", huge, "d"], ids=["1", "2", "3"])
+    offer = Offer.of("m", "1", offered, 1.0)
+    assert offer is not None
+    predictions: list[Any] = []
+    labels: list[Label] = []
+    dropped = offer.encode(0, 3, predictions, labels, [])
+    assert (dropped, [label.id for label in labels]) == (1, ["3"])

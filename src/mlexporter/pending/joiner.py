@@ -33,7 +33,8 @@ from mlexporter.samples import Batch
 QUEUE_ROWS: Final = 200_000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
 LABEL_ROWS: Final = 200_000
-WAITING_REQUESTS: Final = 4
+WAITING_REQUESTS: Final = 6
+"""Each holds one of the ten threads of the server; the others are for samples, scrapes and probes."""
 CHUNK_ROWS: Final = 50_000
 """Predictions per write: each costs some 0.3 ms besides its rows."""
 CHUNK_LABELS: Final = 5_000

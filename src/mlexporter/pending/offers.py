@@ -22,6 +22,9 @@ LARGE_ROWS: Final = 10_000
 """Batches of fewer rows are cheaper kept as they are; of more ones they are written in parts."""
 _SEPARATOR: Final = "\0"
 
+VALUE_LENGTH: Final = 16_384
+"""Predictions and labels of more bytes of JSON are dropped: the store is bounded in rows, and so are its bytes."""
+
 _PREDICTION_TYPES: Final = frozenset({int, float, str, bool, dict})
 # what is written without a comma
 _PLAIN_TYPES: Final = frozenset({int, float, bool, type(None)})
@@ -105,7 +108,7 @@ class Offer(msgspec.Struct, eq=False):
                 continue
             if not name:
                 together.extend(self._together(begin + index, values[index]))
-            elif value is None or len(name) > ID_LENGTH:
+            elif value is None or len(name) > ID_LENGTH or len(value) > VALUE_LENGTH:
                 dropped += 1
             else:
                 waiting.append(index)
@@ -138,6 +141,8 @@ class Offer(msgspec.Struct, eq=False):
         if type(given) in _LABEL_TYPES:
             with suppress(orjson.JSONEncodeError):  # an integer of more than 64 bits, say
                 value = json_value(given)
+                if len(value) > VALUE_LENGTH:
+                    return
                 if value != _NOTHING:
                     yield Label(self.model, self.version, name, self.time, value)
 
