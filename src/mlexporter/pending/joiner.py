@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -20,14 +20,13 @@ from mlexporter.pending.records import (
     Direct,
     Joined,
     Label,
-    Lost,
     PendingStore,
     Prediction,
     StoreError,
     Totals,
-    Waiting,
     row_count,
 )
+from mlexporter.pending.sink import Sink, Tally
 from mlexporter.samples import Batch
 
 QUEUE_ROWS: Final = 200_000
@@ -52,33 +51,6 @@ _log = logging.getLogger(__name__)
 
 class Overloaded(StoreError):  # noqa: N818 - it says what is the case
     """Too many labels wait to be kept. It is worth a retry, later."""
-
-
-class Tally(Protocol):
-    """Matches that were counted, ready to be installed once they are kept."""
-
-    @property
-    def totals(self) -> Totals:
-        """What is to be kept of it."""
-
-
-T = TypeVar("T", bound=Tally)
-
-
-class Sink(Protocol[T]):
-    """Who counts matches. Called from the joiner's thread."""
-
-    def tally(self, joined: Joined, direct: Sequence[Direct]) -> T:
-        """What the installed counts become with these matches. Changes nothing: the write may fail after it."""
-
-    def install(self, tally: T) -> None:
-        """Take the last tally over: it is kept now."""
-
-    def lost(self, lost: Lost) -> None:
-        """Count what was given up."""
-
-    def waiting(self, waiting: Waiting) -> None:
-        """Show what waits now."""
 
 
 class Health(msgspec.Struct, frozen=True):
