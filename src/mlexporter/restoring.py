@@ -16,7 +16,7 @@ from mlexporter.config import ColumnConfig, DetectionConfig
 from mlexporter.diary import Diary
 from mlexporter.feedback import fingerprint_of
 from mlexporter.feedback_sink import FeedbackSink
-from mlexporter.learning import extended
+from mlexporter.learning import absorbed
 from mlexporter.outcomes import OutcomeCounts
 from mlexporter.registry import Registry, Version, counted_profile, key_of
 from mlexporter.samples import Rejection
@@ -152,7 +152,7 @@ class _Restorer:
         reference = learned.reference
         if not self._clean and saved.counts is not None:
             # its counters begin at 0, and what they had counted has been learned
-            reference = extended(monitor.binner, reference, saved.counts)
+            reference = absorbed(monitor.binner, reference, saved.counts)
         return msgspec.structs.replace(monitor, baseline=learned.baseline, reference=reference)
 
     # -- what was counted against them --------------------------------------------------------------------------------
@@ -211,6 +211,8 @@ class _Restorer:
     def _feedback(self, found: Version, saved: VersionState) -> None:
         state, feedback = saved.feedback, found.feedback
         feedback.pending = state.pending
+        if feedback.totals.last_label is None:
+            feedback.totals = msgspec.structs.replace(feedback.totals, last_label=state.last_label)
         if feedback.binner is None or not state.bins:
             return
         if state.bins != fingerprint_of(feedback.binner):

@@ -46,6 +46,7 @@ class FeedbackState(msgspec.Struct, frozen=True):
     Attributes:
         bins: fingerprint of the bins of outcomes; empty where nothing is counted.
         totals: as `feedback.encoded` writes them.
+        last_label: of `totals`.
         outcomes: of `totals`, which `concept` and `concept_from` are relative to.
         windows, scores: by label.
         pending, expired: as in `Feedback`.
@@ -55,6 +56,7 @@ class FeedbackState(msgspec.Struct, frozen=True):
 
     bins: str
     totals: bytes
+    last_label: float | None
     outcomes: OutcomeCounts
     windows: dict[str, WindowState]
     scores: dict[str, WindowState]
@@ -189,6 +191,7 @@ def _feedback(feedback: Feedback) -> FeedbackState:
     return FeedbackState(
         bins="",
         totals=b"",
+        last_label=feedback.totals.last_label,
         outcomes=feedback.totals.outcomes,
         windows=_windows(feedback.windows),
         scores=_windows(feedback.score_windows),
