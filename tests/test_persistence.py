@@ -287,9 +287,9 @@ def test_a_write_that_fails_leaves_what_was_there(
     store.observe([Batch(1, {"x": [0.5]}, "m")])
     with monkeypatch.context() as patched:
         if call == "write":  # the disk fills up in the middle
-            patched.setattr(os, "open", lambda *_: os.dup(full))
-            full = os.memfd_create("x", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            full = os.memfd_create("full", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             fcntl.fcntl(full, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+            patched.setattr(os, "open", lambda *_: full)
         else:
 
             def refuse(*_: object, **__: object) -> None:
@@ -444,10 +444,10 @@ def test_samples_are_taken_while_a_state_is_encoded_and_written(
     """The lock of the store is not held: this would never end."""
     written = StateFolder._replace
 
-    def write(self: StateFolder, path: Path, data: bytes) -> None:
+    def write(self: StateFolder, path: Path, *parts: bytes) -> None:
         store.observe([Batch(1, {"x": [0.5]}, "m")])
         assert store.snapshot().versions[0].samples == 11
-        written(self, path, data)
+        written(self, path, *parts)
 
     out = persistence._array_out
 

@@ -53,8 +53,12 @@ class InUseError(Exception):
 
 def encode(state: State) -> bytes:
     """The bytes of a file."""
+    return b"".join(_parts(state))
+
+
+def _parts(state: State) -> tuple[bytes, bytes, bytes]:
     payload = msgspec.msgpack.encode(state, enc_hook=_array_out)
-    return b"".join((_MAGIC, hashlib.sha256(payload).digest(), payload))
+    return _MAGIC, hashlib.sha256(payload).digest(), payload
 
 
 def decode(data: bytes) -> State:
@@ -168,7 +172,7 @@ class StateFolder:
             data = self._read()
             if data is None:
                 return Found()
-            return Found(decode(data), clean=marked == _digest(data))
+            return Found(decode(data), clean=marked == data[len(_MAGIC) : len(_MAGIC) + _DIGEST])
         except (StateError, OSError) as error:
             self._set_aside(str(error))
             return Found(damaged=True)
@@ -219,13 +223,13 @@ class StateFolder:
             OSError: it cannot be written, and what was there is still there.
 
         """
-        data = encode(state)
-        self._replace(self._file, data)
+        parts = _parts(state)
+        self._replace(self._file, *parts)
         if clean:
-            self._replace(self._mark, _digest(data))
-        return len(data)
+            self._replace(self._mark, parts[1])
+        return sum(map(len, parts))
 
-    def _replace(self, path: Path, data: bytes) -> None:
+    def _replace(self, path: Path, *parts: bytes) -> None:
         beside = path.with_name(f"{path.name}.new")
         try:
             # readable by nobody else: names of categories may be personal
@@ -233,7 +237,7 @@ class StateFolder:
                 beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600
             )
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(descriptor)
             beside.replace(path)
@@ -250,10 +254,6 @@ class StateFolder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _digest(data: bytes) -> bytes:
-    return data[len(_MAGIC) : len(_MAGIC) + _DIGEST]
 
 
 # -- the thread -------------------------------------------------------------------------------------------------------
