@@ -22,6 +22,7 @@ from conftest import Clock, baseline, numeric
 from mlexporter import persistence
 from mlexporter.config import Config, ModelConfig, Window
 from mlexporter.edges import Floats, Ints
+from mlexporter.exposition import Exposition
 from mlexporter.persistence import Found, InUseError, Saver, StateError, StateFolder, begin, decode, encode
 from mlexporter.samples import Batch
 from mlexporter.state import State
@@ -52,6 +53,12 @@ def samples_of(state: State | None) -> int:
     assert state is not None
     (version,) = state.versions
     return version.samples
+
+
+def numbers_of(store: Store) -> dict[str, float]:
+    """What is on the page, by name and labels."""
+    lines = Exposition().page(store.snapshot()).decode().splitlines()
+    return {series: float(value) for series, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
 def sealed(payload: bytes) -> bytes:
@@ -109,6 +116,19 @@ def test_the_file_is_what_it_is_said_to_be() -> None:
     # below, (0, 1], (1, 2], above, missing
     assert version["counts"]["bins"] == ["|u1", [5], bytes([0, 10, 0, 0, 0])]
     assert len(DATA) < 20_000
+
+
+def test_what_this_version_wrote_once_is_still_read(golden: Path, request: pytest.FixtureRequest) -> None:
+    """Whoever changes the form of a state has to name another version in its first line, and to begin another file."""
+    path = golden / "state-1.bin"
+    if request.config.getoption("--update-golden"):
+        path.write_bytes(DATA)
+    store = Store(CONFIG, {("m", "1"): PROFILE}, Clock())
+    assert store.restore(decode(path.read_bytes()), clean=True) == []
+    found, expected = numbers_of(store), numbers_of(small())
+    assert found.keys() == expected.keys()
+    # evidence has other last digits on other machines
+    assert list(found.values()) == pytest.approx([expected[key] for key in found], rel=1e-9)
 
 
 def test_a_file_that_is_cut_off_at_any_length_is_refused() -> None:

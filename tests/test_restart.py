@@ -33,6 +33,7 @@ ROUNDS = int(os.environ.get("MLEXPORTER_CRASH_ROUNDS", "8"))
 CHILD = Path(__file__).with_name("exporter_child.py")
 EDGES = tuple(map(float, range(11)))
 ROWS = 7
+WARNING = "no --storage.path: what is counted and learned is in memory, and gone after a restart"
 
 
 def profile() -> Baseline:
@@ -169,9 +170,11 @@ GROWING = (
 )  # fmt: skip
 
 
-def test_a_stop_loses_nothing(begin: Begin) -> None:
+@pytest.mark.parametrize("server", ["granian", "waitress"])
+def test_a_stop_loses_nothing(begin: Begin, tmp_path: Path, server: str) -> None:
     """Labels, a version that was rolled out and all: what is scraped after it is what was scraped before it."""
-    exporter = begin()
+    options = (f"--storage.path={tmp_path / 'state'}", f"--web.server={server}")
+    exporter = begin(*options)
     exporter.ready()
     assert exporter.post(labelled(500, 1))
     assert exporter.post(labelled(300, 2), version="2")
@@ -184,11 +187,12 @@ def test_a_stop_loses_nothing(begin: Begin) -> None:
     }
     for _ in range(2):
         assert exporter.stop() == 0
-        exporter.start()
+        exporter.start(*options)
         exporter.ready()
         assert {name: exporter.series(name) for name in GROWING} == before
         assert exporter.series("column_window_samples") == windows
         assert exporter.one("state_restored") == 1.0
+        until(lambda: exporter.said("state restored"), "it is told")
         (restored,) = exporter.said("state restored")
         assert (restored["clean"], restored["versions"]) == (True, 2)
 
@@ -339,6 +343,7 @@ def test_on_a_damaged_file_it_starts_and_tells(begin: Begin, tmp_path: Path) -> 
     (tmp_path / "state" / "state.bin").write_bytes(b"mlexporter-state 1\nand no more")
     exporter = begin()
     exporter.ready()
+    until(lambda: exporter.said("damaged state is set aside"), "it is told")
     (said,) = exporter.said("damaged state is set aside")
     assert Path(said["file"]).exists()
     assert (exporter.one("state_damaged"), exporter.one("state_restored")) == (1.0, 0.0)
@@ -347,7 +352,11 @@ def test_on_a_damaged_file_it_starts_and_tells(begin: Begin, tmp_path: Path) -> 
 def test_without_a_folder_it_warns(begin: Begin) -> None:
     exporter = begin("--log.level=info")
     exporter.ready()
-    (said,) = exporter.said("no --storage.path: what is counted and learned is in memory, and gone after a restart")
+    until(
+        lambda: exporter.said(WARNING),
+        "it is told",
+    )
+    (said,) = exporter.said(WARNING)
     assert said["level"] == "warning"
     assert exporter.series("state_") == {}
     assert exporter.stop() == 0

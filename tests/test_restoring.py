@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Clock, baseline, categorical, numeric
@@ -21,6 +23,7 @@ from mlexporter.config import (
     PredictionConfig,
     Window,
 )
+from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
 from mlexporter.persistence import decode, encode
 from mlexporter.restoring import Afresh, alike, kept_totals, plus
@@ -166,6 +169,17 @@ def test_after_a_clean_stop_everything_goes_on(lived: Lived) -> None:
     store, afresh = restarted(lived[1], clock)
     assert afresh == []
     assert page(store) == lived[2]
+
+
+def test_alarms_can_be_explained_at_once(lived: Lived) -> None:
+    """The bets are not kept, and made again."""
+    clock = Clock()
+    whole = world(clock)
+    store, _ = restarted(kept(whole), clock)
+    explained = drift_of(whole.snapshot(), "churn", "8")
+    assert drift_of(store.snapshot(), "churn", "8") == explained
+    assert explained is not None
+    assert explained["columns"][0]["tiers"]
 
 
 def test_what_goes_on_is_the_same_from_then_on() -> None:
@@ -460,6 +474,57 @@ def test_outcomes_in_other_bins() -> None:
     )
     assert {key[0] for key in whys(afresh)} == {"binary"}
     assert version_of(page(again), "regression", "2") == version_of(page(store), "regression", "2")
+
+
+# -- any life ---------------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.sampled_from(("7", "8", "9", "10", "11")), st.integers(1, 200)),
+        st.tuples(st.just("pass"), st.sampled_from((15.0, 15.0, 100.0, 4000.0, 90_000.0))),
+        st.tuples(st.just("tick")),
+        st.tuples(st.just("stop")),
+        st.tuples(st.just("crash")),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+@settings(max_examples=60, deadline=None)
+def test_in_any_life_restarts_change_no_gauge_and_stops_no_counter(steps: list[tuple[Any, ...]]) -> None:
+    """Beside a store that is never restarted; where no crash has been, not a byte of the page differs."""
+    clock = Clock()
+    config = changed(limits=LimitsConfig(max_versions=4))
+    store = Store(config, BASELINES, clock)
+    again = Store(config, BASELINES, clock)
+    crashed = False
+    lost: Series = {}
+    for number, (kind, *arguments) in enumerate(steps):
+        if kind == "send":
+            for each in (store, again):
+                each.observe([samples("churn", arguments[0], max(arguments[1], 2), number)])
+        elif kind == "pass":
+            clock.now += arguments[0]
+        elif kind == "tick":
+            store.tick()
+            again.tick()
+        else:
+            if kind == "crash":
+                crashed = True
+                lost = series(page(store))[1]
+            again, afresh = restarted(kept(again), clock, config, clean=kind == "stop")
+            assert afresh == []
+    if not crashed:
+        assert page(again) == page(store)
+        return
+    (gauges, growing), (expected, grown) = series(page(again)), series(page(store))
+    assert gauges.keys() == expected.keys()
+    assert [gauges[key] for key in expected] == pytest.approx(list(expected.values()), rel=1e-9)
+    assert growing.keys() == grown.keys()
+    # a version that has made room for others since the crash is counted from 0 in both, if it comes back
+    for key, value in growing.items():
+        assert value == pytest.approx(grown[key] - lost.get(key, 0.0), abs=1e-6) or value == grown[key]
 
 
 # -- what is never written --------------------------------------------------------------------------------------------
