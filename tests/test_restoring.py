@@ -451,6 +451,22 @@ def test_columns_that_are_to_be_learned_with_another_type(lived: Lived) -> None:
     assert version_of(page(store), "early", "1") == version_of(lived[2], "early", "1")
 
 
+def test_a_season_that_is_learned_in_another_time_zone_begins_anew(lived: Lived) -> None:
+    """And what was counted before is in no hour of it."""
+    models = (*CONFIG.models, ModelConfig(name="late", version="1", columns={"x": ColumnConfig(timezone="Asia/Tokyo")}))
+    clock = Clock(lived[0])
+    store, afresh = restarted(lived[1], clock, changed(models=models))
+    assert whys(afresh) == {("late", "1"): ["time zones changed: the season it is learning"]}
+    store.observe([samples("late", "1", 500, 1)])
+    store.tick()
+    (version,) = (version for version in store.state().versions if version.model == "late")
+    assert version.diary is not None
+    assert version.counts is not None
+    rows = {zone: history.rows.sum() for zone, history in version.diary.histories.items()}
+    assert rows == {"Asia/Tokyo": 500.0, "UTC": version.counts.rows}
+    assert version.samples == version.counts.rows + 400  # the two batches of which its bins were learned
+
+
 def test_a_baseline_that_was_learned_and_is_a_file_now(lived: Lived) -> None:
     learned = lived[1].learned[0].baseline
     models = (*CONFIG.models, ModelConfig(name="early", version="1"))

@@ -80,11 +80,13 @@ class Diary:
         return DiaryState(self._seen, {name: history.state() for name, (history, _) in self._histories.items()})
 
     def restore(self, state: DiaryState) -> bool:
-        """Go on from a state; False where it is of other bins or time zones, and the diary is of no use then."""
-        if state.histories.keys() != self._histories.keys():
-            return False
+        """Go on from a state; False where some time zones are not in it, whose histories begin now."""
         self._seen = state.seen
-        return all(history.restore(state.histories[name]) for name, (history, _) in self._histories.items())
+        known = [
+            name in state.histories and history.restore(state.histories[name])
+            for name, (history, _) in self._histories.items()
+        ]
+        return all(known)
 
     def learn(self, baseline: Baseline) -> Baseline:
         """The baseline, of the same columns, with the seasons and days that the histories tell."""

@@ -81,10 +81,10 @@ def decode(data: bytes) -> State:
         raise StateError(f"it is of another form: {error}") from error
 
 
-def _array_out(array: Any) -> tuple[str, tuple[int, ...], bytes]:
+def _array_out(array: Any) -> Any:
     """Type, shape and bytes of an array; whole numbers in the fewest bytes that hold them all."""
     if isinstance(array, np.generic):
-        raise NotImplementedError(f"{type(array)} is no plain number")
+        return array.item()
     own = array.dtype
     if own.kind == "i" and array.size:
         own = np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max()))

@@ -170,10 +170,9 @@ class _Restorer:
             state = saved.diary
             if state.seen is not None and not self._clean:
                 state = msgspec.structs.replace(state, seen=state.seen - saved.counts.bins)
-            if diary.restore(state):
-                found.diary = diary
-            else:
-                self._note(saved, "time zones changed: the season it was learning")
+            found.diary = diary
+            if not diary.restore(state):
+                self._note(saved, "time zones changed: the season it is learning")
 
     def _alarm(self, found: Version, monitor: Monitor, saved: VersionState) -> None:
         alarm, state = monitor.alarm, saved.alarm
