@@ -222,9 +222,10 @@ def test_a_stop_under_load_counts_what_was_acknowledged(begin: Begin) -> None:
         thread.join(SECONDS)
     exporter.start()
     exporter.ready()
-    found = exporter.one("samples_total")
-    assert found is not None
-    assert sum(acknowledged) <= found <= sum(acknowledged) + sum(unsure)
+    for name in ("samples_total", "labels_total"):
+        found = exporter.one(name)
+        assert found is not None
+        assert sum(acknowledged) <= found <= sum(acknowledged) + sum(unsure), name
 
 
 def test_killed_at_any_moment(begin: Begin) -> None:

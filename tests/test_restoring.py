@@ -526,6 +526,7 @@ def test_in_any_life_restarts_change_no_gauge_and_stops_no_counter(steps: list[t
             store.tick()
             again.tick()
         else:
+            store.snapshot()  # samples belong to the moment in which they are counted, and a state counts them
             if kind == "crash":
                 crashed = True
                 lost = series(page(store))[1]
