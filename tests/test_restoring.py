@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Clock, baseline, categorical, numeric
 from labelled import labelled_parts, labelled_store
-from mlexporter.baseline import Baseline, NumericColumn, Season, sealed
+from mlexporter.baseline import Baseline, NumericColumn, Season
 from mlexporter.config import (
     ColumnConfig,
     Config,
@@ -25,9 +25,10 @@ from mlexporter.config import (
 )
 from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
+from mlexporter.pending.records import Direct, Joined
 from mlexporter.persistence import decode, encode
 from mlexporter.restoring import Afresh, alike, kept_totals, plus
-from mlexporter.samples import Batch
+from mlexporter.samples import Batch, Role
 from mlexporter.state import State
 from mlexporter.store import Store
 
@@ -475,21 +476,71 @@ def test_a_baseline_that_was_learned_and_is_a_file_now(lived: Lived) -> None:
     assert evidence(store, "early", "1") is not None
 
 
+def scored(threshold: float) -> Config:
+    """A binary model whose baseline knows no labels: the configuration says what its scores are held against."""
+    model = ModelConfig(name="s", version="1", task="binary", prediction=PredictionConfig(threshold=threshold))
+    return Config(models=(model,), windows=WINDOWS)
+
+
 def test_outcomes_in_other_bins() -> None:
+    """Of the same number, too: a prediction of 0.45 was of the other class."""
+    clock = Clock()
+    scores = numeric("prediction", (0.0, 0.5, 1.0), [0.25, 0.75] * 500, role=Role.PREDICTION)
+    baselines = {("s", "1"): baseline(numeric("x", EDGES, NORMAL), scores)}
+    store = Store(scored(0.5), baselines, clock)
+    store.observe([Batch(100, {"x": [0.0] * 100}, "s", prediction=[0.45] * 100)])
+    sink = store.feedback
+    sink.install(sink.tally(Joined({}, [], [], {}), [Direct("s", "1", [0.45] * 100, [1] * 100, clock.now)]))
+    state = kept(store)
+
+    def outcomes(threshold: float) -> tuple[list[int], list[int], list[Afresh]]:
+        again, afresh = restarted(state, clock, scored(threshold), baselines)
+        (version,) = again.snapshot().versions
+        feedback = version.feedback
+        assert int(version.windows[0][1].sum()) == 200  # of columns, which are the same
+        return [feedback.windows[0][1].rows, int(feedback.scores[0][1].sum())], [feedback.totals.outcomes.rows], afresh
+
+    assert outcomes(0.5) == ([100, 100], [100], [])
+    assert outcomes(0.4) == ([0, 0], [0], [Afresh("s", "1", "outcomes are counted in other bins")])
+
+
+def test_concept_drift_is_held_against_the_same_null_hypothesis_only() -> None:
     clock = Clock()
     store = labelled_store(clock)
     config, baselines = labelled_parts()
-    models = tuple(
-        msgspec.structs.replace(model, prediction=PredictionConfig(threshold=0.4)) if model.name == "binary" else model
-        for model in config.models
-    )
-    profile = baselines["binary", "1"]
-    bare = sealed(msgspec.structs.replace(profile, outcomes=msgspec.UNSET))
-    again, afresh = restarted(
-        kept(store), clock, msgspec.structs.replace(config, models=models), {**baselines, ("binary", "1"): bare}
-    )
-    assert {key[0] for key in whys(afresh)} == {"binary"}
-    assert version_of(page(again), "regression", "2") == version_of(page(store), "regression", "2")
+
+    def concepts(detection: DetectionConfig) -> set[bool]:
+        changed_config = msgspec.structs.replace(config, detection=detection)
+        again, afresh = restarted(kept(store), clock, changed_config, baselines)
+        said = [each.why for each in afresh if "concept" in each.why]
+        found = [version.feedback.concept is None for version in again.snapshot().versions]
+        assert len(said) == sum(found)
+        return set(found)
+
+    assert concepts(DetectionConfig(false_alarm_every=DAY)) == {False}
+    assert concepts(DetectionConfig(page_tolerance=0.5)) == {True}
+
+
+def test_nothing_is_held_against_what_nobody_learns_any_more() -> None:
+    """A version that was rolled out against a provisional baseline, which a file has replaced since."""
+    clock = Clock()
+    store = Store(CONFIG, BASELINES, clock)
+    store.observe([samples("young", "1", 300, 1)])
+    store.tick()
+    store.observe([samples("young", "2", 300, 2)])
+    config = changed(models=(*CONFIG.models, ModelConfig(name="young", version="1")))
+    state = kept(store)
+    again, afresh = restarted(state, clock, config, {**BASELINES, ("young", "1"): NEW})
+    assert whys(afresh) == {("young", version): ["its baseline changed"] for version in "12"}
+    monitors = [version.monitor for version in again.snapshot().versions if version.model == "young"]
+    assert [monitor.baseline.hash for monitor in monitors if monitor is not None] == [NEW.hash] * 2
+    # while somebody does, they share it
+    shared, afresh = restarted(state, clock)
+    assert afresh == []
+    one, other = (version.monitor for version in shared.snapshot().versions if version.model == "young")
+    assert one is other
+    assert one is not None
+    assert one.baseline.provisional
 
 
 # -- any life ---------------------------------------------------------------------------------------------------------

@@ -159,7 +159,6 @@ class _Restorer:
 
     def _columns(self, found: Version, monitor: Monitor, saved: VersionState) -> None:
         assert saved.counts is not None
-        found.learns = saved.learns
         counts = found.counts = saved.counts if self._clean else monitor.binner.zero()
         self._windows(found.windows, saved.windows, saved)
         found.alarm_from = self._shifted(saved.alarm_from, saved) if saved.alarm_from is not None else counts
