@@ -39,11 +39,10 @@ def outcomes_of(task: str, rows: int, seed: int) -> tuple[list[object], list[obj
     return said, random.choice(["cat", "dog", "bird"], rows).tolist()
 
 
-def labelled_store(clock: Clock, others: dict[tuple[str, str], Baseline] | None = None) -> Store:
-    """Models of each task with labels at once and later, corrections, a version that is held against another.
-
-    And `others`, which nothing is sent to.
-    """
+def labelled_parts(
+    others: dict[tuple[str, str], Baseline] | None = None,
+) -> tuple[Config, dict[tuple[str, str], Baseline]]:
+    """Models of each task, and `others`: the configuration and the baselines."""
     profiles: dict[str, OutcomeProfile] = {
         "binary": ClassProfile(task="binary", classes=("0", "1"), score_edges=(EDGES,)),
         "multiclass": ClassProfile(
@@ -59,9 +58,17 @@ def labelled_store(clock: Clock, others: dict[tuple[str, str], Baseline] | None 
     models = tuple(ModelConfig(name=task, version="1", task=task) for task in profiles)  # type: ignore[arg-type]
     baselines |= others or {}
     models += tuple(ModelConfig(name=model, version=version) for model, version in others or {})
-    store = Store(Config(models=models, windows=WINDOWS), baselines, clock)
+    return Config(models=models, windows=WINDOWS), baselines
+
+
+def labelled_store(clock: Clock, others: dict[tuple[str, str], Baseline] | None = None) -> Store:
+    """Models of each task with labels at once and later, corrections, a version that is held against another.
+
+    And `others`, which nothing is sent to.
+    """
+    store = Store(*labelled_parts(others), clock)
     store.tick()
-    for task in profiles:
+    for task in ("binary", "multiclass", "regression"):
         for version in ("1", "2"):
             said, known = outcomes_of(task, 2000, int(version))
             rows: dict[str, Values] = {"x": [0.5, 1.5] * 1000}

@@ -76,10 +76,18 @@ ALLOWED = {
     ),
     "feedback_sink": "feedback pending registry samples tally",
     "fold": "binning edges learning registry samples snapshot",
+    # state to disk and back
+    "state": (
+        "alarm baseline binning concept diary edges feedback feedback_sink outcomes registry snapshot statistics window"
+    ),
+    "restoring": (
+        "baseline config diary feedback feedback_sink learning outcomes registry samples snapshot state window"
+    ),
     "store": (
         "alarm baseline binning concept config detector diary feedback_sink fold history learning outcomes registry "
-        "samples snapshot window"
+        "restoring samples snapshot state window"
     ),
+    "persistence": "restoring state store",
     # recorded samples through all of it
     "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text
@@ -108,8 +116,8 @@ ALLOWED = {
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
         "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "
-        "outcome_profile pending profiling scalars server serving show show_alarm slow_clients store telemetry "
-        "terminal timezones trigger"
+        "outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients store "
+        "telemetry terminal timezones trigger"
     ),
     "cli": "commands demo",
     "__main__": "cli",

@@ -266,6 +266,8 @@ def _application() -> Iterator[Application]:
     store = labelled_store(clock, {("churn", "7"): baseline(age, plan, score)})
     telemetry = Telemetry(clock)
     telemetry.loaded()
+    telemetry.keeping_state(restored=True, damaged=False)
+    telemetry.written(clock.now, 0.02, 400_000)
     reader = BodyReader(config.limits.max_body_bytes)
     joiner = joiner_of(store, clock)
     application = Application(store, joiner, telemetry, config, reader, clock)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlexporter.baseline import LARGEST, Baseline, CategoricalColumn, NumericColumn, encode, sealed
+from mlexporter.binning import Binner
 from mlexporter.categories import Missing
 from mlexporter.columns import (
     MOMENT_ROWS,
@@ -22,8 +23,9 @@ from mlexporter.columns import (
     learn_column,
 )
 from mlexporter.edges import Grid
-from mlexporter.learning import Learner
+from mlexporter.learning import Learner, absorbed, extended
 from mlexporter.samples import Batch, Role
+from mlexporter.statistics import reference_of
 
 
 def numeric(values: Sequence[object]) -> NumericColumn:
@@ -200,3 +202,23 @@ def test_learner_learns_what_it_was_given() -> None:
     assert (plan.counts, plan.invalid) == ((1, 0, 0, 2), 1)
     assert (learner.rows, learner.unknown, baseline.rows) == (3, 2, 3)
     assert (baseline.source, baseline.provisional) == ("learned", True)
+
+
+def test_what_was_absorbed_and_what_comes_then_is_what_came_together() -> None:
+    """Where the stream moves away from where its bins were fixed, too; the expected moments are those of the values."""
+    random = np.random.default_rng(4)
+    first, second, third = random.normal(0, 1, 300), random.normal(2, 3, 500), random.normal(-5, 0.5, 400)
+    learner = Learner(2)
+    learner.add(Batch(300, {"x": first.tolist()}))
+    baseline = learner.learn("m", "1", {})
+    binner = Binner(baseline)
+    counts = [binner.count([Batch(len(x), {"x": x.tolist()})], squares=True) for x in (second, third)]
+    reference = reference_of(binner)
+    together = extended(binner, reference, counts[0] + counts[1])
+    parts = extended(binner, absorbed(binner, reference, counts[0]), counts[1])
+    assert parts.bins.tolist() == together.bins.tolist()
+    assert parts.rows == together.rows == 1200
+    everything = np.concatenate([first, second, third])
+    for found in (together, parts, extended(binner, absorbed(binner, reference, counts[0] + counts[1]), binner.zero())):
+        assert found.stddevs == pytest.approx([everything.std()], rel=1e-9)
+        assert found.sums.sum() == pytest.approx(everything.sum(), rel=1e-9)

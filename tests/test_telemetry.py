@@ -86,6 +86,8 @@ def test_families_are_those_of_the_table() -> None:
     telemetry = Telemetry(Clock())
     telemetry.request("/", "GET", 200, 0.1)
     telemetry.scrape_duration.observe(0.1)
+    telemetry.keeping_state(restored=True, damaged=False)
+    telemetry.written(1_700_000_000.0, 0.02, 400_000)
     found = {family.name: family for family in parse_text(telemetry.page(openmetrics=False).decode())}
     for metric in metrics.EXPORTER_METRICS:
         family = found.pop(metric.name if metric.type != "counter" else metric.name.removesuffix("_total"))

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -129,3 +130,48 @@ def test_zero_counts_are_not_written_to() -> None:
     ring.add(counts(1, 2, sums=(3.0, 4.0)))
     assert zero.bins.tolist() == [0, 0]
     assert zero.sums.tolist() == [0, 0]
+
+
+def filled() -> Window:
+    """A window with sums that depend on the order in which they are added."""
+    ring = window()
+    for i in range(90):
+        ring.advance(START + i * WIDTH)
+        ring.add(counts(i, 1, sums=(0.1 * i, 1e-9)))
+    return ring
+
+
+def test_goes_on_from_a_state() -> None:
+    one, other = filled(), window()
+    state = one.state()
+    assert other.restore(state)
+    for ring in (one, other):  # the state is a copy, for either of them
+        ring.advance(START + 100 * WIDTH)
+        ring.add(counts(7, 7, sums=(0.7, 0.7)))
+    for here, there in zip(one.total(), other.total(), strict=True):
+        assert here.tolist() == there.tolist()
+    again = window()
+    assert again.restore(state)
+    assert held(again) == [sum(range(30, 90)), 60]
+    again.advance(START + 148 * WIDTH)
+    assert held(again) == [89, 1]
+    again.advance(START + 149 * WIDTH)
+    assert held(again) == [0, 0]
+
+
+def test_another_state_is_refused() -> None:
+    state = filled().state()
+    for changed in (
+        msgspec.structs.replace(state, width=61.0),
+        msgspec.structs.replace(state, slot=PANES),
+        msgspec.structs.replace(state, slot=-1),
+        msgspec.structs.replace(state, bins=state.bins[1:]),
+        msgspec.structs.replace(state, bins=state.bins[:, 1:]),
+        msgspec.structs.replace(state, sums=state.sums[:, 1:]),
+        msgspec.structs.replace(state, total_sums=state.total_sums[1:]),
+    ):
+        ring = window()
+        ring.advance(START)
+        ring.add(counts(1, 2))
+        assert not ring.restore(changed)
+        assert held(ring) == [1, 2]

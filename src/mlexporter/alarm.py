@@ -76,6 +76,7 @@ class AlarmState(msgspec.Struct, frozen=True):
         seen: counts since the start, up to the last tick.
         evidence: of drift.
         bets: at the last tick, None before it.
+        hours: of the last tick, by which its bets are found again; None before it.
         tolerance: (E, C) accepted divergences at the last tick.
         firing: (E, C) which alarms are on.
         fired: (E, C) Unix time at which they went on; NaN where they are off.
@@ -94,6 +95,7 @@ class AlarmState(msgspec.Struct, frozen=True):
     since: Floats
     starts: Starts
     rise: Rise
+    hours: Hours | None = None
 
 
 class Alarm:
@@ -145,7 +147,8 @@ class Alarm:
         """
         if seen.rows == state.seen.rows:
             return state
-        prepared = self._prepared(self._expectations.hours(now - TICK_SECONDS / 2))
+        hours = self._expectations.hours(now - TICK_SECONDS / 2)
+        prepared = self._prepared(hours)
         bins, sums = seen.bins - state.seen.bins, seen.sums - state.seen.sums
         counts = self.bins.counts(bins)
         before = state.evidence
@@ -171,7 +174,17 @@ class Alarm:
             since=since,
             starts=starts,
             rise=self._risen(state.rise, before.log_evidence > NOTABLE, bins, sums, expected),
+            hours=hours,
         )
+
+    def fingerprint(self) -> str:
+        """Of the null hypothesis: what was gathered against one goes on only against the same one."""
+        return self._expectations.fingerprint()
+
+    def restored(self, state: AlarmState) -> AlarmState:
+        """A state of an alarm of the same fingerprint, as it was kept without its bets, with them."""
+        bets = self._prepared(state.hours).bets if state.hours is not None else None
+        return msgspec.structs.replace(state, bets=bets)
 
     def _start(self, bets: Bets, evidence: Evidence, starts: Starts, tier: int, column: int) -> float:
         """The Unix time since when the bet has won that carries most of a column's evidence."""

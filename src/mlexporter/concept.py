@@ -21,6 +21,7 @@ Labels come late, in drops and in floods. Outcomes are therefore taken in blocks
 block, which for a single outcome is no better than its stratum alone. Pure; one thread ticks. Natural logarithms.
 """
 
+import hashlib
 import math
 from typing import Final
 
@@ -110,6 +111,7 @@ class ConceptAlarm:
 
     def __init__(self, strata: Strata, reference: Floats, detection: DetectionConfig) -> None:
         self.strata = strata
+        self._reference = np.ascontiguousarray(reference)
         self._shape = count, outcomes = reference.shape
         rows = reference.sum(axis=1)
         least = np.array([[detection.warn_tolerance], [detection.page_tolerance]])
@@ -139,6 +141,11 @@ class ConceptAlarm:
         if counts.sum() < LEAST_REFERENCE or counts.shape[1] < 2:
             return None
         return ConceptAlarm(strata, counts, detection)
+
+    def fingerprint(self) -> str:
+        """Of the null hypothesis: what was gathered against one goes on only against the same one."""
+        arrays = (self._reference, self.tolerance, self.stratum_tolerance)
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     def start(self, seen: OutcomeCounts) -> ConceptState:
         """No evidence yet; what was counted before is not held against anything."""

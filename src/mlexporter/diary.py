@@ -10,11 +10,24 @@ from mlexporter.baseline import Baseline, sealed
 from mlexporter.binning import Binner, Counts, in_order
 from mlexporter.config import ColumnConfig
 from mlexporter.edges import Floats, Ints
-from mlexporter.history import History
+from mlexporter.history import History, HistoryState
 from mlexporter.timezones import local_calendar, zone_of
 
 QUARTER = 900
 """Seconds by which moments are told apart: local hours begin and end at quarters of an hour in every time zone."""
+
+
+class DiaryState(msgspec.Struct, frozen=True):
+    """A diary at one moment, to be kept over a restart.
+
+    Attributes:
+        seen: counts since the start, up to the last note; None before it.
+        histories: by time zone.
+
+    """
+
+    seen: Ints | None
+    histories: dict[str, HistoryState]
 
 
 class Diary:
@@ -61,6 +74,19 @@ class Diary:
         bins = counts.bins if self._seen is None else counts.bins - self._seen
         self._seen = counts.bins
         self.add(np.array([now // QUARTER], dtype=np.int64), self.bins.counts(bins)[None])
+
+    def state(self) -> DiaryState:
+        """All of it, as copies."""
+        return DiaryState(self._seen, {name: history.state() for name, (history, _) in self._histories.items()})
+
+    def restore(self, state: DiaryState) -> bool:
+        """Go on from a state; False where some time zones are not in it, whose histories begin now."""
+        self._seen = state.seen
+        known = [
+            name in state.histories and history.restore(state.histories[name])
+            for name, (history, _) in self._histories.items()
+        ]
+        return all(known)
 
     def learn(self, baseline: Baseline) -> Baseline:
         """The baseline, of the same columns, with the seasons and days that the histories tell."""

@@ -5,6 +5,7 @@ what a baseline of so many rows can resolve at all. The configuration replaces t
 without which the baseline's own error would alarm.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from typing import Final
@@ -96,9 +97,22 @@ class Expectations:
             if column.season is not None and own.season is not False
         }
         self.seasonal: Ints = np.array(list(seasons), dtype=np.int64)
-        names = sorted({name for name, _ in seasons.values()})
+        names = self._zone_names = sorted({name for name, _ in seasons.values()})
         self._zones: list[tzinfo] = [zone_of(name) for name in names]
         self._seasons = [(names.index(name), hours) for name, hours in seasons.values()]
+
+    def fingerprint(self) -> str:
+        """Of all that decides what is expected and accepted, so of the null hypothesis that evidence is against.
+
+        How often a false alarm may come is no part of it.
+        """
+        digest = hashlib.sha256()
+        arrays = (self.bins.layout.offsets, self._counts, self._overrides, self._tolerance, self._rate_slack)
+        seasons = [hours for _, hours in self._seasons]
+        for array in (*arrays, self.seasonal, *seasons):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(repr((self._zone_names, [zone for zone, _ in self._seasons])).encode())
+        return digest.hexdigest()[:16]
 
     def hours(self, now: float) -> Hours:
         """The hours at a Unix time."""

@@ -175,7 +175,7 @@ def encoded(totals: FeedbackTotals, binner: OutcomeBinner | None) -> bytes:
         fields[name] = (counts.bins.tobytes(), counts.sums.tobytes(), counts.rows, counts.invalid)
     for name in ("delay_counts", "agreement", "right"):
         fields[name] = fields[name].tobytes()
-    return msgspec.msgpack.encode(_Kept(profile=_fingerprint(binner), **fields))
+    return msgspec.msgpack.encode(_Kept(profile=fingerprint_of(binner), **fields))
 
 
 def decoded(kept: bytes, binner: OutcomeBinner | None, now: float = 0.0) -> FeedbackTotals:
@@ -183,7 +183,7 @@ def decoded(kept: bytes, binner: OutcomeBinner | None, now: float = 0.0) -> Feed
     zero = msgspec.structs.replace(FeedbackTotals.zero(binner), since=now)
     try:
         fields = msgspec.structs.asdict(msgspec.msgpack.decode(kept, type=_Kept))
-        same = fields.pop("profile") == _fingerprint(binner)
+        same = fields.pop("profile") == fingerprint_of(binner)
         for name in ("outcomes", "retracted"):
             bins, sums, rows, invalid = fields[name]
             counts = OutcomeCounts(_ints(bins), np.frombuffer(sums, np.float64), rows, invalid)
@@ -204,6 +204,6 @@ def _ints(data: bytes) -> Ints:
     return np.frombuffer(data, np.int64)
 
 
-def _fingerprint(binner: OutcomeBinner | None) -> str:
-    """Of the bins: counts of equal fingerprints add."""
+def fingerprint_of(binner: OutcomeBinner | None) -> str:
+    """Of the bins: counts of equal fingerprints add. Empty where there are none."""
     return hashlib.sha256(msgspec.json.encode(binner.profile)).hexdigest()[:16] if binner is not None else ""

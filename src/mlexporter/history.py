@@ -15,7 +15,7 @@ from mlexporter.alarm_bins import AlarmBins
 from mlexporter.baseline import Column, Days, Season, Variation
 from mlexporter.dictionary import Layout, radius, smoothed
 from mlexporter.drift import MIN_ROWS
-from mlexporter.edges import Floats
+from mlexporter.edges import Floats, Ints
 from mlexporter.timezones import date_of
 
 HOURS: Final = 24
@@ -38,6 +38,23 @@ _FEW: Final = 15.0
 
 class HistoryError(Exception):
     """A history that cannot be kept; the message says why."""
+
+
+class HistoryState(msgspec.Struct, frozen=True):
+    """A history at one moment, to be kept over a restart.
+
+    Attributes:
+        days: (D,) numbers of the days.
+        counts: (D, T) of each day.
+        rows: (D, 24) of each day and hour.
+        hours: (2, 24, T) counts of even and of odd days.
+
+    """
+
+    days: Ints
+    counts: Floats
+    rows: Floats
+    hours: Floats
 
 
 class History:
@@ -76,6 +93,28 @@ class History:
         # every column has every row, if only as missing
         self._rows[day][hour] += counts[: int(self._layout.offsets[1])].sum()
         self._hours[day % 2, hour] += counts
+
+    def state(self) -> HistoryState:
+        """All of it, as copies."""
+        days = sorted(self._days)
+        bins = int(self._layout.offsets[-1])
+        return HistoryState(
+            np.array(days, dtype=np.int64),
+            np.array([self._days[day] for day in days]).reshape(len(days), bins),
+            np.array([self._rows[day] for day in days]).reshape(len(days), HOURS),
+            self._hours.copy(),
+        )
+
+    def restore(self, state: HistoryState) -> bool:
+        """Go on from a state; False, and nothing is changed, where it is of other bins."""
+        days, bins = state.days.tolist(), int(self._layout.offsets[-1])
+        shapes = (state.counts.shape, state.rows.shape, state.hours.shape)
+        if shapes != ((len(days), bins), (len(days), HOURS), self._hours.shape):
+            return False
+        self._days = {day: counts.copy() for day, counts in zip(days, state.counts, strict=True)}
+        self._rows = {day: rows.copy() for day, rows in zip(days, state.rows, strict=True)}
+        self._hours = state.hours.copy()
+        return True
 
     def learn(self, bins: AlarmBins, columns: Sequence[Column], wanted: Sequence[bool | None]) -> list[Column]:
         """The columns with their seasons and days, where the history is long enough to tell.

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from mlexporter.baseline import Baseline, Column, NumericColumn, sealed
 from mlexporter.binning import Binner, Counts
@@ -94,16 +96,30 @@ def with_counts(baseline: Baseline, binner: Binner, reference: Reference, *, pro
 
 
 def extended(binner: Binner, start: Reference, since: Counts) -> Reference:
-    """A learned reference and what was counted since, squares included."""
+    """A learned reference and what was counted since, squares included.
+
+    Standard deviations of `start` are from the mean that its column had when the bins were fixed.
+    """
     bins = start.bins + since.bins
     sums = start.sums + since.sums
     stddevs = start.stddevs.copy()
     for i, column in enumerate(binner.numeric):
         begin, end = int(binner.offsets[i]), int(binner.offsets[i + 1]) - 1
         before, now = int(start.bins[begin:end].sum()), int(bins[begin:end].sum())
-        if now > before:
+        if now:
             # distances were summed from the mean at the start: shift them to the mean of all
             shift = float(sums[begin:end].sum()) / now - column.mean
             squares = before * float(start.stddevs[i]) ** 2 + float(since.squares[i])
             stddevs[i] = math.sqrt(max(squares / now - shift * shift, 0.0))
     return Reference(bins=bins, sums=sums, stddevs=stddevs, rows=start.rows + since.rows)
+
+
+def absorbed(binner: Binner, start: Reference, since: Counts) -> Reference:
+    """The same, to go on with: `extended` by what comes after it, it is what all of it together would give."""
+    whole = extended(binner, start, since)
+    means = [column.mean for column in binner.numeric]
+    spans = [slice(int(a), int(b) - 1) for a, b in pairwise(binner.offsets[: len(means) + 1])]
+    rows = np.array([whole.bins[span].sum() for span in spans], dtype=np.float64)
+    sums = np.array([whole.sums[span].sum() for span in spans])
+    shifts = np.where(rows > 0, sums / np.maximum(rows, 1.0) - means, 0.0)
+    return msgspec.structs.replace(whole, stddevs=np.hypot(whole.stddevs, shifts))

@@ -220,6 +220,20 @@ class Registry:
         found = versions.get(version)
         return found if found is not None else self._roll_out(model, versions, version, now)
 
+    def readmit(self, model: str, version: str, monitor: Monitor | None, now: float) -> Version | Rejection:
+        """A version that was there before a restart, held against what it was held against then.
+
+        Where that is not to be had, against what a new version is held against.
+        """
+        found = self.resolve(model, version, now)
+        if isinstance(found, Rejection) or monitor is None or found.monitor is monitor:
+            return found
+        refused = self.room_for(self.series_of(monitor, found) - found.series)
+        if refused is not None:
+            return refused
+        self.watch(found, monitor)
+        return found
+
     @staticmethod
     def _default_version(versions: dict[str, Version]) -> str:
         """The version of samples that carry none: the first one that is configured, else the only one there is."""

@@ -29,8 +29,10 @@ from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.outcomes import OutcomeCounts
 from mlexporter.registry import Registry, Version, counted_profile, same_bins
+from mlexporter.restoring import Afresh, restore
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
+from mlexporter.state import Copier, State
 from mlexporter.window import Countable, Window
 
 # Rows, batches and bytes of request bodies that may wait to be counted.
@@ -370,6 +372,24 @@ class Store:
                 for (label, before), (_, after) in zip(previous.windows, own, strict=True)
             ),
         )
+
+    def state(self) -> State:
+        """Everything that was accepted before the call, copied to be kept over a restart."""
+        copier = Copier()
+        with self._ticking:  # alarms and diaries change with a tick, outside the lock
+            self._count_all()
+            with self._lock:
+                now = self._clock()
+                versions = [version for model in self._registry.models for version in self._registry.versions_of(model)]
+            for version in versions:
+                with self._lock:
+                    copier.add(version)
+        return copier.state(self.feedback, now)
+
+    def restore(self, state: State, *, clean: bool) -> list[Afresh]:
+        """Go on from a state, before anything else happens; see `restoring`."""
+        with self._lock:
+            return restore(self._registry, self.feedback, state, self._config.detection, self._clock(), clean=clean)
 
     def alarm(self, model: str, version: str) -> AlarmState | None:
         """The drift alarm of a version after the last tick; None where it has none."""

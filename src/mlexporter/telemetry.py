@@ -92,6 +92,27 @@ class Telemetry(Families):
             "write_seconds": self._counter(metrics.PENDING_STORE_WRITE_SECONDS),
         }
         self._health = Health()
+        self._state: dict[str, Gauge] = {}
+        self._state_errors: Counter | None = None
+
+    def keeping_state(self, *, restored: bool, damaged: bool) -> None:
+        """Note that state is kept on disk, and what was found there. Without it these metrics are absent."""
+        self._state_errors = self._counter(metrics.STATE_WRITE_ERRORS)
+        self._gauge(metrics.STATE_RESTORED).set(restored)
+        self._gauge(metrics.STATE_DAMAGED).set(damaged)
+
+    def written(self, time: float, seconds: float, size: int) -> None:
+        """Note that the state was written, at a Unix time, in so many seconds and bytes; from one thread at a time."""
+        values = {metrics.STATE_LAST_WRITE: time, metrics.STATE_WRITE_DURATION: seconds, metrics.STATE_SIZE: size}
+        for metric, value in values.items():
+            if metric.name not in self._state:
+                self._state[metric.name] = self._gauge(metric)
+            self._state[metric.name].set(value)
+
+    def failed(self) -> None:
+        """Count a write of the state that failed."""
+        assert self._state_errors is not None
+        self._state_errors.inc()
 
     def joined(self, health: Health) -> None:
         """Note how the join of predictions and labels fares; from one thread at a time."""

@@ -2,6 +2,7 @@
 
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 
 from mlexporter.edges import Floats, Ints
@@ -19,6 +20,26 @@ class Countable(Protocol):
     @property
     def sums(self) -> Floats:
         """Sums."""
+
+
+class WindowState(msgspec.Struct, frozen=True):
+    """A window at one moment, to be kept over a restart.
+
+    Attributes:
+        width: of a pane, in seconds.
+        number: of the pane that was filling, counted in panes since 1970; None before the first one.
+        slot: of that pane.
+        bins, sums: (60, ...) of each pane.
+        total_sums: over all panes. They were added up in another order, so the last digits may differ from `sums`.
+
+    """
+
+    width: float
+    number: int | None
+    slot: int
+    bins: Ints
+    sums: Floats
+    total_sums: Floats
 
 
 class Window:
@@ -79,3 +100,20 @@ class Window:
     def total(self) -> tuple[Ints, Floats]:
         """Bins and sums over the window, as copies."""
         return self._total_bins.copy(), self._total_sums.copy()
+
+    def state(self) -> WindowState:
+        """All of it, as copies."""
+        return WindowState(
+            self.width, self._number, self._slot, self._bins.copy(), self._sums.copy(), self._total_sums.copy()
+        )
+
+    def restore(self, state: WindowState) -> bool:
+        """Go on from a state; False, and nothing is changed, where it is of another length or shape."""
+        shapes = (state.bins.shape, state.sums.shape, state.total_sums.shape)
+        fits = shapes == (self._bins.shape, self._sums.shape, self._total_sums.shape) and 0 <= state.slot < PANES
+        if not fits or state.width != self.width:
+            return False
+        self._number, self._slot = state.number, state.slot
+        self._bins, self._sums = state.bins.copy(), state.sums.copy()
+        self._total_bins, self._total_sums = state.bins.sum(axis=0), state.total_sums.copy()
+        return True

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from msgspec import UNSET
@@ -19,6 +19,9 @@ from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import UNVERSIONED, Config, ConfigError
 from mlexporter.derived_profile import profile_of
 from mlexporter.outcome_profile import ProfileError
+
+if TYPE_CHECKING:
+    from mlexporter.persistence import Found, StateFolder
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +96,22 @@ def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]
                 )
 
 
+def _found_state(path: Path | None) -> "tuple[StateFolder | None, Found]":
+    """The folder that state is kept in, and what is in it; ends the program where another one uses it."""
+    from mlexporter.persistence import Found, InUseError, StateFolder
+
+    if path is None:
+        logger.warning("no --storage.path: what is counted and learned is in memory, and gone after a restart")
+        return None, Found()
+    folder = StateFolder(path)
+    try:
+        folder.lock()
+    except InUseError as error:
+        click.echo(f"mlexporter: {error}", err=True)
+        sys.exit(1)
+    return folder, folder.take()
+
+
 @click.command("serve")
 @click.option(
     "--config.file",
@@ -116,7 +135,8 @@ def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]
     "storage_path",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for predictions that wait for their labels, and what was counted of them. Without one: in memory.",
+    help="Folder for all that was counted and learned, and for predictions that wait for their labels. "
+    "Without one: in memory.",
 )
 @logging_options
 def serve(
@@ -136,6 +156,7 @@ def serve(
     from mlexporter.crew import Crew
     from mlexporter.pending.joiner import Joiner
     from mlexporter.pending.opening import kept_totals, open_store
+    from mlexporter.persistence import SECONDS, Saver, begin
     from mlexporter.server import Application
     from mlexporter.slow_clients import BodyReader
     from mlexporter.store import Store
@@ -155,6 +176,7 @@ def serve(
     if problem is not None:
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
+    folder, found = _found_state(storage_path)
     telemetry = Telemetry(time.time)
     crew = Crew()
     reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
@@ -163,7 +185,13 @@ def serve(
     except ImportError:
         click.echo("mlexporter: labels.store needs the extra: pip install 'mlexporter[redis]'", err=True)
         sys.exit(1)
-    store = Store(settings, baselines, time.time, kept_totals(pending))
+    store = Store(settings, baselines, time.time, {**found.totals, **kept_totals(pending)})
+    begin(store, found)
+    saver = None
+    if folder is not None:
+        telemetry.keeping_state(restored=found.state is not None, damaged=found.damaged)
+        saver = Saver(store, folder, telemetry, time.time, SECONDS)
+        serving.start_thread("saver", saver.run)
     joiner = Joiner(pending, store.feedback, time.time)
     application = Application(store, joiner, telemetry, settings, reader, time.time)
     ticker = serving.Ticker(store)
@@ -191,6 +219,8 @@ def serve(
     reader.stop()
     crew.stop()
     joiner.stop(JOIN_SECONDS)
+    if saver is not None:
+        saver.finish()
     logger.info("stopped")
     # Threads of the server may still be on their way out of Python, and it would be torn down under them: go at once.
     logging.shutdown()

@@ -159,6 +159,22 @@ PENDING_QUEUE = Metric(
 PENDING_DROPPED = Metric(
     "mlexporter_pending_dropped_total", "counter", "Predictions that no label will find, for the queue was full."
 )
+STATE_LAST_WRITE = Metric(
+    "mlexporter_state_last_write_timestamp_seconds", "gauge", "Unix time at which the state was last written to disk."
+)
+STATE_WRITE_DURATION = Metric(
+    "mlexporter_state_last_write_duration_seconds", "gauge", "Time to copy, encode and write the state, the last time."
+)
+STATE_SIZE = Metric("mlexporter_state_size_bytes", "gauge", "Size of the state on disk.")
+STATE_WRITE_ERRORS = Metric(
+    "mlexporter_state_write_errors_total",
+    "counter",
+    "Times that the state could not be written; it is retried.",
+)
+STATE_RESTORED = Metric("mlexporter_state_restored", "gauge", "Whether state of an earlier process was restored.")
+STATE_DAMAGED = Metric(
+    "mlexporter_state_damaged", "gauge", "Whether damaged state was found at the start, and set aside."
+)
 SAMPLES_REJECTED = Metric(
     "mlexporter_samples_rejected_total",
     "counter",
@@ -198,7 +214,8 @@ MODEL_METRICS: Final = (
 EXPORTER_METRICS: Final = (
     SAMPLES_REJECTED, HTTP_REQUESTS, HTTP_DURATION, BUILD_INFO, RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, SERIES,
     SERIES_LIMIT, SCRAPE_DURATION, PENDING_STORE_UP, PENDING_STORE_ERRORS, PENDING_STORE_WRITES,
-    PENDING_STORE_WRITE_SECONDS, PENDING_QUEUE, PENDING_DROPPED,
+    PENDING_STORE_WRITE_SECONDS, PENDING_QUEUE, PENDING_DROPPED, STATE_LAST_WRITE, STATE_WRITE_DURATION, STATE_SIZE,
+    STATE_WRITE_ERRORS, STATE_RESTORED, STATE_DAMAGED,
 )  # fmt: skip
 ALL: Final = (*MODEL_METRICS, *EXPORTER_METRICS)
 """What is on the page of the exporter."""
