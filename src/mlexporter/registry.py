@@ -231,7 +231,7 @@ class Registry:
         refused = self.room_for(self.series_of(monitor, found) - found.series)
         if refused is not None:
             return refused
-        self.watch(found, monitor)
+        self.watch(found, monitor, now)
         return found
 
     @staticmethod

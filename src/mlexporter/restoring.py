@@ -218,6 +218,8 @@ class _Restorer:
             return
         self._windows(feedback.windows, state.windows, saved)
         self._windows(feedback.score_windows, state.scores, saved)
+        if all(label in state.windows for label, _ in feedback.windows):
+            feedback.since = state.since  # a window that is new holds nothing that a correction could take back
         self._concept(found, saved, state)
 
     def _concept(self, found: Version, saved: VersionState, state: FeedbackState) -> None:

@@ -48,7 +48,7 @@ class FeedbackState(msgspec.Struct, frozen=True):
         totals: as `feedback.encoded` writes them.
         last_label: of `totals`.
         outcomes: of `totals`, which `concept` and `concept_from` are relative to.
-        windows, scores: by label.
+        windows, scores: by label; `since` is as in `Feedback`.
         pending, expired: as in `Feedback`.
         concept, concept_from: as in `Feedback`; `concept_null` is the fingerprint of the null hypothesis.
 
@@ -60,6 +60,7 @@ class FeedbackState(msgspec.Struct, frozen=True):
     outcomes: OutcomeCounts
     windows: dict[str, WindowState]
     scores: dict[str, WindowState]
+    since: float
     pending: int
     expired: dict[str, int]
     concept: ConceptState | None
@@ -195,6 +196,7 @@ def _feedback(feedback: Feedback) -> FeedbackState:
         outcomes=feedback.totals.outcomes,
         windows=_windows(feedback.windows),
         scores=_windows(feedback.score_windows),
+        since=feedback.since,
         pending=feedback.pending,
         expired=dict(feedback.expired),
         concept=feedback.concept,
