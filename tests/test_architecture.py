@@ -92,6 +92,14 @@ ALLOWED = {
     "explanation": "alarm alarm_bins dictionary edges expectation feedback_status labels snapshot",
     "status": "baseline feedback_status snapshot statistics",
     "telemetry": "metrics pending samples",
+    # who may do what: TLS, users, tokens
+    "tls": "",
+    "web_config": "config scalars strict_yaml",
+    "authentication": "",
+    "rate_limit": "",
+    "web_files": "authentication strict_yaml tls web_config",
+    "guard": "authentication rate_limit telemetry",
+    "web_access": "authentication guard rate_limit strict_yaml telemetry tls web_files",
     # HTTP
     "label_intake": "pending samples snapshot store",
     "crew": "",
@@ -100,7 +108,8 @@ ALLOWED = {
         "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
         "store telemetry"
     ),
-    "serving": "crew logs server slow_clients store",
+    "http_worker": "tls",
+    "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
     "addresses": "",
     "logs": "",
     # the receiver of alerts: a program of its own, which knows nothing of samples and drift
@@ -109,7 +118,7 @@ ALLOWED = {
     "commands": (
         "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "
         "outcome_profile pending profiling scalars server serving show show_alarm slow_clients store telemetry "
-        "terminal timezones trigger"
+        "terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",
@@ -120,7 +129,8 @@ ALLOWED = {
 CONFINED = {
     "flask": "server",
     "click": "cli commands demo",
-    "granian": "serving",
+    "granian": "http_worker",
+    "bcrypt": "authentication",
     "jinja2": "trigger",
     "waitress": "serving",
     "scipy": "dictionary drift",
