@@ -90,7 +90,7 @@ def _header_value() -> Scalar[str]:
 
 
 _Path = Annotated[Path, scalars.path()]
-_Pem = Annotated[str, _pattern(r"(?s).{0,262144}", "is too long", "text in PEM, lines after a |")]
+_Pem = Annotated[str, _pattern(r"[\x20-\x7e\r\n\t]{1,262144}", "is empty, or no PEM", "text in PEM, lines after a |")]
 _Token = Annotated[
     str,
     _pattern(
