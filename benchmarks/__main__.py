@@ -1,11 +1,11 @@
-"""`python -m benchmarks [compute] [alarm] [serving] [feedback] [rules] [estimation]`: budgets beside measurements."""
+"""`python -m benchmarks [SUITE ...]`: budgets beside measurements, of all suites unless some are named."""
 
 import platform
 import sys
 
 import numpy as np
 
-from benchmarks import alarm, compute, estimation, feedback, rules, serving
+from benchmarks import alarm, compute, estimation, feedback, rules, serving, tls
 from benchmarks.harness import Report
 
 SUITES = {
@@ -15,6 +15,7 @@ SUITES = {
     "feedback": feedback.run,
     "rules": rules.run,
     "estimation": estimation.run,
+    "tls": tls.run,
 }
 
 if __name__ == "__main__":

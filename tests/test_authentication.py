@@ -1,4 +1,4 @@
-"""Passwords and tokens: who is let in, what is remembered of it, and that to be refused takes as long as to be let in."""
+"""Passwords and tokens: who is let in, what is remembered of it, and that a refusal takes as long."""
 
 import base64
 import contextlib

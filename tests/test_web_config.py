@@ -167,12 +167,12 @@ def test_tokens_and_permissions() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     {
-        "bearer_tokens: [{name: x, permissions: [push]}]": "bearer_tokens[0]: has no token; give exactly one of token, ",
-        f"bearer_tokens: [{{name: x, token: {TOKEN}, token_file: t, permissions: [push]}}]": "has token and token_file;",
+        "bearer_tokens: [{name: x, permissions: [push]}]": "bearer_tokens[0]: has no token; give exactly one of ",
+        f"bearer_tokens: [{{name: x, token: {TOKEN}, token_file: t, permissions: [push]}}]": "has token and token_file",
         f"bearer_tokens: [{{name: x, token: {TOKEN}}}]": "bearer_tokens[0].permissions: missing, and required",
         f"bearer_tokens: [{{name: x, token: {TOKEN}, permissions: []}}]": "permissions: has 0 items; use 1 to 2",
         f"bearer_tokens: [{{name: x, token: {TOKEN}, permissions: [admin]}}]": '"admin" is not one of push, scrape',
-        "bearer_tokens: [{name: x, token: short, permissions: [push]}]": "bearer_tokens[0].token: is no token; use 16 to",
+        "bearer_tokens: [{name: x, token: short, permissions: [push]}]": "[0].token: is no token; use 16 to",
         "bearer_tokens: [{name: x, token_sha256: ab, permissions: [push]}]": "token_sha256: is no SHA-256; use 64 hex",
         "user_permissions: {a: [push]}": 'user_permissions.a: "a" is no user; basic_auth_users has the users',
         f'basic_auth_users: {{"a:b": {HASH}}}': "has a colon, which ends the name in basic authentication",
