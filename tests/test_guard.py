@@ -153,6 +153,16 @@ def test_too_many_checks_are_a_503_that_is_to_be_tried_again() -> None:
     assert site.ask("GET", "/-/healthy")[0] == 200
 
 
+def test_a_fault_lets_nobody_through() -> None:
+    def fail(_: bytes, __: bytes) -> bool:
+        raise RuntimeError("secret")
+
+    checks = PasswordChecks(contextlib.nullcontext, fail)
+    site = Site(Rules(Authenticator({"a": HASH}, {"a": frozenset({"push"})}, (), checks)))
+    code, _, body = site.ask("POST", "/v1/samples", "Basic YTpi")
+    assert (code, b"secret" in body) == (500, False)
+
+
 # -- rate limit --------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,6 +210,17 @@ def test_names_of_tokens_are_told_apart() -> None:
 )
 def test_no_message_shows_a_secret(text: str) -> None:
     assert "CRET" not in "\n".join(problems(text)).replace("token", "")
+
+
+@given(st.from_regex(r"\$2[aby]\$04\$[./A-Za-z0-9]{53}", fullmatch=True), st.binary(max_size=72))
+def test_a_hash_that_is_taken_can_be_checked(hashed: str, password: bytes) -> None:
+    try:
+        parse(f"basic_auth_users: {{a: {hashed}}}")
+    except ConfigError:
+        with pytest.raises(ValueError, match="Invalid salt"):
+            bcrypt.checkpw(password, hashed.encode())
+    else:
+        assert bcrypt.checkpw(password, hashed.encode()) in (True, False)
 
 
 @given(st.recursive(st.text(), lambda inner: st.dictionaries(st.sampled_from(

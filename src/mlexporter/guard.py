@@ -4,6 +4,7 @@ Probes stay open. The kubelet sends no credentials, and what it asks is whether 
 an answer that anybody gets by sending something.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,8 @@ import orjson
 from mlexporter.authentication import Authenticator, BusyError
 from mlexporter.rate_limit import RateLimiter
 from mlexporter.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., object]
@@ -32,6 +35,7 @@ _STATUS: Final = {
     401: "401 Unauthorized",
     403: "403 Forbidden",
     429: "429 Too Many Requests",
+    500: "500 Internal Server Error",
     503: "503 Service Unavailable",
 }
 
@@ -64,7 +68,13 @@ class Guard:
         """Answer a request, or have it answered."""
         start = time.perf_counter()
         rules = self._rules()
-        refused = None if environ["PATH_INFO"] in OPEN_PATHS else _refusal(rules, environ)
+        refused = None
+        if environ["PATH_INFO"] not in OPEN_PATHS:
+            try:
+                refused = _refusal(rules, environ)
+            except Exception:
+                logger.error("request failed", exc_info=True)
+                refused = 500, "internal error; the exporter's log says where", []
         if refused is None:
             if not rules.headers:
                 return self._application(environ, start_response)

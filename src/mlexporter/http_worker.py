@@ -55,6 +55,7 @@ class Worker:
 
     def __init__(self, listener: socket.socket, handle: Handle, *, threads: int, tls: Material | None = None) -> None:
         self.ended = threading.Event()
+        self._stopped = False
         self._signal = WorkerSignal()
         self._signal.add_cb(self.ended.set)
         self._descriptor = os.dup(listener.fileno())  # which the worker closes
@@ -104,7 +105,9 @@ class Worker:
 
     def stop(self) -> None:
         """Finish what was begun, then end; `ended` tells when. Idle connections are closed."""
-        self._signal.set()
+        if not self._stopped:  # a second signal would find nobody to take it, and wait
+            self._stopped = True
+            self._signal.set()
 
     def close(self) -> None:
         """Give back what the worker held, once it has ended."""

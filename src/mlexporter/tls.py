@@ -97,7 +97,7 @@ def _probed(material: Material) -> tuple[Literal["cert"], str] | None:
     with as_files(material) as files:
         arguments = [files.certificate, files.key, files.client_ca or "", material.minimum]
         done = subprocess.run(  # noqa: S603 - this very Python
-            [sys.executable, "-c", _PROBE, *arguments],
+            [sys.executable, "-P", "-c", _PROBE, *arguments],  # nothing is imported from the current folder
             pass_fds=files.descriptors,
             stdin=subprocess.DEVNULL,
             capture_output=True,

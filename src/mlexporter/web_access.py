@@ -87,6 +87,9 @@ class WebAccess:
         except ConfigError as error:
             logger.warning("the new web configuration is refused; the old one stays", extra={"error": str(error)})
             self.telemetry.web_config_loaded(successful=False)
+        except BaseException:
+            self._files.stamp = ()  # it may be well, so try again
+            raise
         else:
             logger.info("read the web configuration again")
             self.telemetry.web_config_loaded(successful=True)

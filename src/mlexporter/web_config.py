@@ -59,7 +59,8 @@ def _bcrypt_hash() -> Scalar[str]:
     accepts = "what `htpasswd -nBC 10 NAME` writes after the colon, in quotes or not"
 
     def parse(value: str) -> str:
-        found = re.fullmatch(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}", value)
+        # The 22nd character ends the salt and has two bits of it; bcrypt knows no other than these four.
+        found = re.fullmatch(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", value)
         if found is None:
             raise ValueError("is no bcrypt hash of a password")
         if not 4 <= int(found[1]) <= MAX_BCRYPT_COST:
