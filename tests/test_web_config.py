@@ -1,6 +1,8 @@
 """The web configuration: the shapes that exporter-toolkit's own tests have, good and bad, and what goes beyond it."""
 
 import contextlib
+import re
+from pathlib import Path
 
 import bcrypt
 import pytest
@@ -8,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlexporter.strict_yaml import ConfigError
-from mlexporter.web_config import SERVED_CURVES, SERVED_SUITES, WebConfig, checked
+from mlexporter.web_config import (
+    SERVED_CURVES,
+    SERVED_SUITES,
+    BearerToken,
+    HttpConfig,
+    RateLimit,
+    TlsConfig,
+    WebConfig,
+    checked,
+)
 
 HASH = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 FILES = "cert_file: server.crt\n  key_file: server.key\n"
@@ -145,6 +156,24 @@ def test_every_mistake_is_found_at_once() -> None:
         f"{key}: {value}\n" for key, value in {"a": 1, "rate_limit": "{burst: x}", "bearer_tokens": 3}.items()
     )
     assert [line.split(":")[1] for line in problems(text)] == ["1", "2", "3"]
+
+
+def test_documentation_is_that_of_the_settings() -> None:
+    """Its example is good, and its tables have every key."""
+    page = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(tls_server_config:\n.*?)```", page, re.DOTALL)
+    settings = parse(example)
+    assert settings.tls_server_config is not None
+    assert set(settings.user_permissions) < set(settings.basic_auth_users)
+    shapes = {
+        "tls_server_config": TlsConfig, "http_server_config": HttpConfig, "rate_limit": RateLimit,
+        "bearer_tokens[]": BearerToken,
+    }  # fmt: skip
+    keys = {f"{section}.{key}" for section, shape in shapes.items() for key in shape.__struct_fields__}
+    keys |= {"basic_auth_users.NAME", "user_permissions.NAME"}
+    keys = keys - {"http_server_config.headers"} | {"http_server_config.headers.NAME"}
+    documented = re.findall(r"`((?:[a-z_]+(?:\[\])?\.)+[A-Za-z_0-9]+)`", "".join(re.findall(r"(?m)^\| `.*?\|", page)))
+    assert set(documented) == keys
 
 
 TOKEN = "0123456789abcdef"

@@ -142,6 +142,8 @@ class Granian:
             for server in self._servers.copy():
                 assert server.worker is not None
                 if server.worker.ended.is_set():
+                    if server.retired_at is None:
+                        self._stopping.set()  # nobody serves: whoever started the process starts it again
                     self._crew.disband(server.crew)
                     server.worker.close()
                     self._servers.remove(server)
