@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import bcrypt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlexporter.authentication import (
+    FOLLOWERS,
     MAX_REMEMBERED,
     PLACES,
     Authenticator,
@@ -251,15 +252,50 @@ def test_one_password_is_checked_at_a_time_and_few_may_wait() -> None:
     assert authenticator.permissions_of(basic("alice", "right")) == BOTH  # and there is room again
 
 
-def test_who_waits_for_the_check_of_the_same_password_needs_none() -> None:
+@pytest.mark.parametrize(("password", "expected"), [("right", BOTH), ("wrong", None)])
+def test_a_password_that_many_bring_at_once_is_checked_once(password: str, expected: Permissions | None) -> None:
     held = Held()
     checks = PasswordChecks(held.relieved, held.check)
-    threads, found = started(users(checks, alice=ALICE), *[basic("alice", "right")] * PLACES)
+    authenticator = users(checks, alice=ALICE)
+    threads, found = started(authenticator, *[basic("alice", password)] * (1 + FOLLOWERS))
     assert held.begun.wait(DEADLINE)
+    while held.held_up < 1 + FOLLOWERS:
+        threading.Event().wait(0.001)
+    with pytest.raises(BusyError):
+        authenticator.permissions_of(basic("alice", password))
     held.go_on.set()
     for thread in threads:
         thread.join(DEADLINE)
-    assert (found, held.count) == ([BOTH] * PLACES, 1)
+    assert (found, held.count) == ([expected] * (1 + FOLLOWERS), 1)
+    assert authenticator.permissions_of(basic("alice", password)) == expected
+    assert held.count == (1 if expected else 2)
+
+
+def test_who_follows_a_check_that_fails_may_try_again() -> None:
+    held = Held()
+
+    def fail(password: bytes, hashed: bytes) -> bool:
+        held.check(password, hashed)
+        raise ValueError("Invalid salt")
+
+    authenticator = users(PasswordChecks(held.relieved, fail), alice=ALICE)
+    caught: list[type[Exception]] = []
+
+    def ask() -> None:
+        try:
+            authenticator.permissions_of(basic("alice", "x"))
+        except (BusyError, ValueError) as error:
+            caught.append(type(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while held.held_up < 3:
+        threading.Event().wait(0.001)
+    held.go_on.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert sorted(caught, key=str) == [ValueError, BusyError, BusyError]
 
 
 def test_a_check_that_fails_gives_its_place_back() -> None:
@@ -286,6 +322,7 @@ def test_challenges_name_what_is_there(checks: PasswordChecks) -> None:
     assert schemes(users(checks, alice=ALICE, tokens=(token("0123456789abcdef"),))) == ["Basic", "Bearer"]
 
 
+@settings(deadline=None)
 @given(
     st.text()
     | st.binary().map(lambda raw: "Basic " + base64.b64encode(raw).decode())

@@ -19,7 +19,9 @@ import bcrypt
 import msgspec
 
 PLACES: Final = 4
-"""Most requests that wait for the check of a password, the one that is checked among them."""
+"""Most passwords that wait for their check, the one that is checked among them."""
+FOLLOWERS: Final = 16
+"""Most requests that wait for the check of a password that another request has brought."""
 MAX_REMEMBERED: Final = 1024
 TURN_SECONDS: Final = 2.0
 _MAX_PASSWORD: Final = 72  # bytes; bcrypt ignores what follows, here as in Go and in htpasswd
@@ -39,8 +41,18 @@ class Token(msgspec.Struct, frozen=True):
     permissions: Permissions
 
 
+class _Check:
+    """The check of a password that goes on, and what it found: None where it came to nothing."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.right: bool | None = None
+
+
 class PasswordChecks:
     """Checks of passwords, one at a time, and the memory of those that were right.
+
+    Requests that bring the same password for the same user at the same time have it checked once.
 
     What is remembered is an HMAC under a key that only this process has, of the name, the password and the hash that
     it was held against: where the hash is changed or the user is gone, it counts no more. What was wrong is not
@@ -61,7 +73,9 @@ class PasswordChecks:
         self._check = check
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, bytes] = {}
-        self._places = threading.BoundedSemaphore(PLACES)
+        self._lock = threading.Lock()
+        self._going_on: dict[bytes, _Check] = {}
+        self._followers = 0
         self._turn = threading.Lock()
 
     def matches(self, user: bytes, password: bytes, hashed: bytes) -> bool:
@@ -74,28 +88,45 @@ class PasswordChecks:
         digest = self._digest(user, password, hashed)
         if digest in self._remembered:
             return True
-        if not self._places.acquire(blocking=False):
-            raise BusyError
-        try:
-            with self._held_up():
-                return self._slowly(digest, password, hashed)
-        finally:
-            self._places.release()
+        with self._lock:
+            check = self._going_on.get(digest)
+            leads = check is None
+            if check is None:
+                if len(self._going_on) >= PLACES:
+                    raise BusyError
+                check = self._going_on[digest] = _Check()
+            else:
+                if self._followers >= FOLLOWERS:
+                    raise BusyError
+                self._followers += 1
+        with self._held_up():
+            return self._lead(check, digest, password, hashed) if leads else self._follow(check)
 
-    def _slowly(self, digest: bytes, password: bytes, hashed: bytes) -> bool:
-        if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise BusyError
+    def _lead(self, check: "_Check", digest: bytes, password: bytes, hashed: bytes) -> bool:
         try:
-            if digest in self._remembered:  # by the request before this one
-                return True
-            right = self._check(password[:_MAX_PASSWORD], hashed)
-            if right:
-                while len(self._remembered) >= MAX_REMEMBERED:
-                    del self._remembered[next(iter(self._remembered))]
-                self._remembered[digest] = hashed
-            return right
+            if not self._turn.acquire(timeout=TURN_SECONDS):
+                raise BusyError
+            try:
+                check.right = self._check(password[:_MAX_PASSWORD], hashed)
+                if check.right:
+                    while len(self._remembered) >= MAX_REMEMBERED:
+                        del self._remembered[next(iter(self._remembered))]
+                    self._remembered[digest] = hashed
+            finally:
+                self._turn.release()
         finally:
-            self._turn.release()
+            with self._lock:
+                del self._going_on[digest]
+            check.done.set()
+        return check.right
+
+    def _follow(self, check: "_Check") -> bool:
+        check.done.wait()
+        with self._lock:
+            self._followers -= 1
+        if check.right is None:
+            raise BusyError
+        return check.right
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:
         """Forget what was held against other hashes than these."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from mlexporter.authentication import PLACES
+from mlexporter.authentication import FOLLOWERS, PLACES
 from mlexporter.crew import Crew
 from mlexporter.guard import Guard, Wsgi
 from mlexporter.http_worker import HEADER_TIMEOUT_MS, Worker, listen
@@ -121,7 +121,7 @@ class Granian:
 
     def renew(self, tls: Material | None) -> None:
         """Serve new connections with this certificate from now on."""
-        threads = THREADS + (PLACES if self._access is not None else 0)
+        threads = THREADS + (PLACES + FOLLOWERS if self._access is not None else 0)  # those may all wait
         with self._lock:
             if self._stopping.is_set():
                 return
@@ -205,7 +205,8 @@ def serve_waitress(
     import waitress
 
     guarded = application if access is None else Guard(application, access.rules, access.telemetry)
-    server = waitress.create_server(guarded, host=host, port=port, threads=8, ident=None, channel_timeout=30)
+    threads = 8 + (PLACES + FOLLOWERS if access is not None else 0)
+    server = waitress.create_server(guarded, host=host, port=port, threads=threads, ident=None, channel_timeout=30)
 
     def stop(*_: object) -> None:
         logger.info("stopping")
