@@ -155,7 +155,9 @@ def test_a_certificate_is_verified_if_given(site: Site) -> None:
 
 
 @contextmanager
-def load(site: Site, exporter: Exporter, threads: int = 6) -> Iterator[list[int]]:
+def load(
+    site: Site, exporter: Exporter, threads: int = 6, authorization: str = f"Bearer {TOKEN}"
+) -> Iterator[list[int]]:
     """Pushes and scrapes without a pause, on connections that are kept and on new ones; any failure is raised.
 
     Gives the count of pushed samples, by thread.
@@ -169,7 +171,7 @@ def load(site: Site, exporter: Exporter, threads: int = 6) -> Iterator[list[int]
             while not done.is_set():
                 session.trust_env = False
                 session.verify = str(site.folder / "ca.crt")
-                session.headers["Authorization"] = f"Bearer {TOKEN}"
+                session.headers["Authorization"] = authorization
                 if number % 3 == 2:
                     answer = session.get(f"{exporter.url}/metrics", timeout=20)
                     assert answer.status_code == 200
@@ -245,6 +247,19 @@ def test_users_are_replaced_under_load_without_a_failed_request(site: Site) -> N
         poll(lambda: code("bob", "b") == 401, SECONDS)
         for _ in range(20):
             assert code("alice", "a") == 200
+
+
+def test_a_new_hash_of_the_same_password_fails_no_request(site: Site) -> None:
+    """What is remembered does not count for it, and so all clients bring their password to be checked at once."""
+    exporter = site.start(tls=False, basic_auth_users={"alice": hashed("a", 10)})
+    exporter.session.auth = ("alice", "a")
+    with load(site, exporter, 12, "Basic YWxpY2U6YQ==") as pushed:
+        for number in range(3):
+            site.write(basic_auth_users={"alice": hashed("a", 10)})
+            becomes(lambda: exporter.log().count("read the web configuration again"), number + 1)
+            before = pushed.copy()
+            becomes(lambda: any(now == was for now, was in zip(pushed, before, strict=True) if was), False)  # noqa: B023
+    assert exporter.total("mlexporter_samples_total") == sum(pushed) > 0
 
 
 # -- passwords ---------------------------------------------------------------------------------------------------------
