@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
@@ -80,6 +81,22 @@ def test_what_waits_to_be_accepted_is_not_lost_between_two_workers(listener: soc
             assert {connection.getresponse().read() for connection in waiting} == {b"new"}
         for connection in waiting:
             connection.close()
+
+
+def test_a_worker_may_be_retired_before_it_has_begun(listener: socket.socket) -> None:
+    for _ in range(30):
+        with worker(listener, b"old") as old:
+            old.stop_accepting()
+
+
+def test_nobody_can_connect_to_where_a_retired_worker_listens(listener: socket.socket) -> None:
+    with worker(listener, b"old") as old:
+        old.stop_accepting()
+        with socket.socket(fileno=os.dup(vars(old)["_descriptor"])) as nowhere, socket.socket() as client:
+            assert nowhere.getsockname() != listener.getsockname()
+            client.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                client.connect(nowhere.getsockname())
 
 
 def test_stopping_twice_is_stopping_once(listener: socket.socket) -> None:

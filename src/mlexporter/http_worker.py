@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,6 +20,8 @@ _NEVER: Final = 10**9
 # This closes connections that are idle between requests too, so it is longer than clients pause.
 HEADER_TIMEOUT_MS: Final = 75_000
 BACKLOG: Final = 1024
+_SO_ATTACH_FILTER: Final = 26  # of Linux, as is struct sock_fprog
+_BPF_RETURN: Final = 0x06
 
 Handle = Callable[[Any, dict[str, Any]], None]
 
@@ -39,6 +43,18 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError:
         listener.close()
         raise
+    return listener
+
+
+def _unreachable() -> socket.socket:
+    """A socket that listens, and drops whatever comes, where the system can do that."""
+    listener = socket.socket()
+    program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))  # of each packet, 0 bytes
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+    listener.setblocking(False)
     return listener
 
 
@@ -95,12 +111,9 @@ class Worker:
         """Leave new connections to others that listen on the same socket; those that are there go on.
 
         The worker cannot be told, but its descriptor of the listening socket can be made one of a socket to which
-        nobody connects. What waits in the queue of the real one is taken by another worker.
+        nobody can connect. What waits in the queue of the real one is taken by another worker.
         """
-        with socket.socket(socket.AF_UNIX) as nowhere:
-            nowhere.bind("")  # a name of the system's choosing, of this process's namespace
-            nowhere.listen(0)
-            nowhere.setblocking(False)
+        with _unreachable() as nowhere:  # of the same kind, as the worker may not have begun to listen yet
             os.dup2(nowhere.fileno(), self._descriptor, inheritable=False)
 
     def stop(self) -> None:
