@@ -1,11 +1,11 @@
-"""`python -m benchmarks [compute] [alarm] [serving] [feedback] [rules] [estimation] [state]`: budgets and figures."""
+"""`python -m benchmarks [SUITE ...]`: budgets beside measurements, of all suites unless some are named."""
 
 import platform
 import sys
 
 import numpy as np
 
-from benchmarks import alarm, compute, estimation, feedback, rules, serving, state
+from benchmarks import alarm, compute, estimation, feedback, rules, serving, state, tls
 from benchmarks.harness import Report
 
 SUITES = {
@@ -16,6 +16,7 @@ SUITES = {
     "rules": rules.run,
     "estimation": estimation.run,
     "state": state.run,
+    "tls": tls.run,
 }
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -61,8 +62,13 @@ class Exporter:
 
 
 @contextlib.contextmanager
-def exporter(profile: Baseline, *, stores: bool = False) -> Iterator[Exporter]:
-    """An exporter with a model of this baseline, perhaps with a folder for its state; stopped by its process id."""
+def exporter(
+    profile: Baseline, *options: str, stores: bool = False, context: ssl.SSLContext | None = None
+) -> Iterator[Exporter]:
+    """An exporter with a model of this baseline, perhaps with a folder for its state; stopped by its process id.
+
+    With a context it is reached by TLS.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -83,12 +89,14 @@ def exporter(profile: Baseline, *, stores: bool = False) -> Iterator[Exporter]:
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--log.level=warning",
                 *([f"--storage.path={folder}/state"] if stores else []),
+                *options,
             ]
         )
         try:
             while True:
                 with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1).close()
+                    url = f"{'https' if context else 'http'}://127.0.0.1:{port}/-/ready"
+                    urllib.request.urlopen(url, timeout=1, context=context).close()
                     break
                 if process.poll() is not None or time.perf_counter() - start > 30:
                     raise RuntimeError("the exporter did not start")

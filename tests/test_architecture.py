@@ -65,38 +65,69 @@ ALLOWED = {
     "feedback": "concept config edges outcomes window",
     "tally": "edges feedback outcomes pending",
     # state, and what it hands out
-    "snapshot": "alarm baseline binning concept config edges expectation feedback outcome_profile outcomes samples statistics",
+    "snapshot": (
+        "alarm baseline binning concept config edges expectation feedback outcome_profile outcomes samples statistics"
+    ),
     "budget": "baseline metrics outcome_profile",
     "derived_profile": "baseline outcome_profile samples scalars score_edges",
-    "registry": "alarm baseline binning budget config derived_profile diary edges feedback learning outcome_profile samples snapshot window",
+    "registry": (
+        "alarm baseline binning budget config derived_profile diary edges feedback learning outcome_profile samples "
+        "snapshot window"
+    ),
     "feedback_sink": "feedback pending registry samples tally",
     "fold": "binning edges learning registry samples snapshot",
     # state to disk and back
-    "state": "alarm baseline binning concept diary edges feedback feedback_sink outcomes registry snapshot statistics window",
-    "restoring": "baseline config diary feedback feedback_sink learning outcomes registry samples snapshot state window",
-    "store": "alarm baseline binning concept config detector diary feedback_sink fold history learning outcomes registry restoring samples snapshot state window",
+    "state": (
+        "alarm baseline binning concept diary edges feedback feedback_sink outcomes registry snapshot statistics window"
+    ),
+    "restoring": (
+        "baseline config diary feedback feedback_sink learning outcomes registry samples snapshot state window"
+    ),
+    "store": (
+        "alarm baseline binning concept config detector diary feedback_sink fold history learning outcomes registry "
+        "restoring samples snapshot state window"
+    ),
     "persistence": "restoring state store",
     # recorded samples through all of it
     "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text
     "labels": "baseline binning categories",
-    "exposition": "alarm baseline binning categories edges estimates expectation feedback labels metrics outcome_profile outcomes performance snapshot statistics",
+    "exposition": (
+        "alarm baseline binning categories edges estimates expectation feedback labels metrics outcome_profile "
+        "outcomes performance snapshot statistics"
+    ),
     "feedback_status": "alarm concept estimates expectation outcomes performance snapshot",
     "explanation": "alarm alarm_bins dictionary edges expectation feedback_status labels snapshot",
     "status": "baseline feedback_status snapshot statistics",
     "telemetry": "metrics pending samples",
+    # who may do what: TLS, users, tokens
+    "tls": "",
+    "web_config": "config scalars strict_yaml",
+    "authentication": "",
+    "rate_limit": "",
+    "web_files": "authentication strict_yaml tls web_config",
+    "guard": "authentication rate_limit telemetry",
+    "web_access": "authentication guard rate_limit strict_yaml telemetry tls web_files",
     # HTTP
     "label_intake": "pending samples snapshot store",
     "crew": "",
     "slow_clients": "crew decode samples",
-    "server": "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status store telemetry",
-    "serving": "crew logs server slow_clients store",
+    "server": (
+        "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
+        "store telemetry"
+    ),
+    "http_worker": "tls",
+    "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
     "addresses": "",
     "logs": "",
     # the receiver of alerts: a program of its own, which knows nothing of samples and drift
     "trigger": "config logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
-    "commands": "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients store telemetry terminal timezones trigger",
+    "commands": (
+        "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "
+        "outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients store "
+        "telemetry terminal timezones trigger web_access web_files"
+    ),
     "cli": "commands demo",
     "__main__": "cli",
     "demo": "",
@@ -106,7 +137,8 @@ ALLOWED = {
 CONFINED = {
     "flask": "server",
     "click": "cli commands demo",
-    "granian": "serving",
+    "granian": "http_worker",
+    "bcrypt": "authentication",
     "jinja2": "trigger",
     "waitress": "serving",
     "scipy": "dictionary drift",

@@ -139,3 +139,55 @@ def test_watching_ends_when_it_is_stopped() -> None:
     crew.stop()
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+def test_crews_of_two_servers_know_nothing_of_each_other(crew: Crew) -> None:
+    """One at work in each: whose server gets no more requests keeps nobody of the other from work."""
+    other = crew.another()
+    thread = Thread(other)
+    assert thread.back.wait(DEADLINE)  # the only one of its crew does not rest, although one of the first is at work
+    ours = resting(crew)
+    theirs = resting(other)
+    with crew.held_up():
+        assert ours.back.wait(DEADLINE)
+    assert not theirs.back.is_set()
+
+
+def test_a_thread_that_is_held_up_is_relieved_in_its_own_crew(crew: Crew) -> None:
+    other = crew.another()
+    wait, reached = threading.Event(), threading.Event()
+
+    def request() -> None:
+        with crew.held_up():  # who reads bodies knows the first crew only
+            reached.set()
+            assert wait.wait(DEADLINE)
+
+    held = Thread(other, request)
+    assert reached.wait(DEADLINE)
+    assert Thread(other).back.wait(DEADLINE)  # at work in its place
+    ours = resting(crew)
+    wait.set()
+    assert held.served.wait(DEADLINE)
+    assert not ours.back.is_set()
+    crew.dismiss()
+    other.dismiss()
+
+
+def test_late_requests_are_relieved_in_every_crew(crew: Crew, clock: Clock) -> None:
+    other = crew.another()
+    wait, reached = threading.Event(), threading.Event()
+
+    def request() -> None:
+        reached.set()
+        assert wait.wait(DEADLINE)
+
+    late = Thread(other, request)
+    assert reached.wait(DEADLINE)
+    second = resting(other)
+    clock.now += 1.0
+    crew.relieve_late()
+    assert second.back.wait(DEADLINE)
+    wait.set()
+    assert late.served.wait(DEADLINE)
+    crew.disband(other)
+    assert late.back.wait(DEADLINE)

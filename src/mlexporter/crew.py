@@ -19,9 +19,10 @@ _WATCH_SECONDS: Final = 0.05
 class Member:
     """A thread of the server: whether it is at work, since when on its present request, and what it rests on."""
 
-    __slots__ = ("resting", "since", "working")
+    __slots__ = ("crew", "resting", "since", "working")
 
-    def __init__(self) -> None:
+    def __init__(self, crew: "Crew") -> None:
+        self.crew = crew
         self.working = False
         self.since = 0.0
         self.resting = threading.Event()
@@ -29,6 +30,8 @@ class Member:
 
 class Crew:
     """The threads of the server.
+
+    Where one server takes over from another, each has a crew: `another` makes the next one. The first is asked for all.
 
     Args:
         clock: monotonic seconds.
@@ -43,12 +46,26 @@ class Crew:
         self._resting: list[Member] = []
         self._dismissed = False
         self._stopped = threading.Event()
+        self._crews = [self]
+
+    def another(self) -> "Crew":
+        """A crew for the threads of another server."""
+        crew = Crew(self._clock)
+        crew._local = self._local
+        self._crews.append(crew)
+        return crew
+
+    def disband(self, crew: "Crew") -> None:
+        """Let the threads of a crew go, for good."""
+        crew.dismiss()
+        if crew is not self:
+            self._crews.remove(crew)
 
     def arrive(self) -> None:
         """Begin with a request."""
         member: Member | None = getattr(self._local, "member", None)
         if member is None:
-            member = self._local.member = Member()
+            member = self._local.member = Member(self)
         member.since = self._clock()
         if not member.working:
             with self._lock:
@@ -75,8 +92,8 @@ class Crew:
         """Wait for a client while another thread goes on."""
         member: Member | None = getattr(self._local, "member", None)
         if member is not None:
-            with self._lock:
-                self._relieve(member)
+            with member.crew._lock:
+                member.crew._relieve(member)
         yield
 
     def watch(self) -> None:
@@ -87,9 +104,10 @@ class Crew:
     def relieve_late(self) -> None:
         """Let another thread go on in place of those whose request takes long now."""
         late = self._clock() - LONG_SECONDS
-        with self._lock:
-            for member in [member for member in self._working if member.since < late]:
-                self._relieve(member)
+        for crew in self._crews.copy():
+            with crew._lock:
+                for member in [member for member in crew._working if member.since < late]:
+                    crew._relieve(member)
 
     def dismiss(self) -> None:
         """Wake everybody, and let nobody rest any more."""

@@ -1,27 +1,30 @@
 """Runs the application under a server, in this one process, until a signal ends it."""
 
-import asyncio
 import contextlib
 import ctypes
+import functools
 import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from granian._futures import _new_cbscheduler
-from granian._granian import ListenerSpec, WorkerSignal, WSGIWorker
-from granian.http import HTTP1Settings
-
+from mlexporter.authentication import FOLLOWERS, PLACES
 from mlexporter.crew import Crew
+from mlexporter.guard import Guard, Wsgi
+from mlexporter.http_worker import HEADER_TIMEOUT_MS, Worker, listen
 from mlexporter.logs import where
 from mlexporter.server import Application
 from mlexporter.slow_clients import BodyReader
 from mlexporter.store import Store
+from mlexporter.tls import Material
+from mlexporter.web_access import WebAccess
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +32,8 @@ TICK_SECONDS: Final = 15.0
 # Threads of Python, one of which is at work (see crew), and how many of them may read bodies at once.
 THREADS: Final = 10
 BODIES_AT_ONCE: Final = 7
-_NEVER: Final = 10**9
-# This closes connections that are idle between requests too, so it is longer than clients pause.
-HEADER_TIMEOUT_MS: Final = 75_000
-BACKLOG: Final = 1024
+# A server that another one has taken over from: by then its connections are closed, after their next answer or as idle.
+_RETIRED_SECONDS: Final = HEADER_TIMEOUT_MS / 1000 + 15.0
 _M_ARENA_MAX: Final = -8
 _SIGNAL_SECONDS: Final = 0.1
 _DRAIN_SECONDS: Final = 1.0
@@ -50,18 +51,39 @@ class _Started:
         self.status, self.headers = int(status.split(" ", 1)[0]), headers
 
 
+class _Server:
+    """A worker and its crew. Retired, it closes each connection with the answer to its next request."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.worker: Worker | None = None
+        self.retired_at: float | None = None
+
+    def stop(self) -> None:
+        assert self.worker is not None
+        self.worker.stop()
+        self.crew.dismiss()
+
+
 class Granian:
     """granian's HTTP worker, in this process.
 
     The granian command forks its worker from a master, and replaces it on SIGHUP: the state would go with it, and every
     page of it would be paid for twice. The worker itself is a Rust class that calls a function with each request, in
     threads of Python that it makes as requests queue up.
+
+    It reads certificates once. With a new one a new worker is made, which listens on the same socket, and the old one
+    is left to finish: that is how Prometheus's servers do it too, for which a certificate is that of a connection.
     """
 
-    def __init__(self, application: Application, reader: BodyReader, crew: Crew) -> None:
+    def __init__(self, application: Application, reader: BodyReader, crew: Crew, access: WebAccess | None) -> None:
         self._application = application
         self._reader = reader
         self._crew = crew
+        self._access = access
+        self._answering: Wsgi = application
+        if access is not None:
+            self._answering = Guard(application, access.rules, access.telemetry)
         self._base = {
             "SCRIPT_NAME": "",
             "wsgi.errors": sys.stderr,
@@ -71,39 +93,62 @@ class Granian:
             "wsgi.run_once": False,
             "wsgi.version": (1, 0),
         }
-        self._signal = WorkerSignal()
+        self._lock = threading.Lock()
+        self._servers: list[_Server] = []
+        self._listener: socket.socket | None = None
+        self._stopping = threading.Event()
 
     def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT."""
-        ended = threading.Event()
-        self._signal.add_cb(ended.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, _stay)
-        loop = asyncio.new_event_loop()  # granian asks for one and leaves it alone
-        worker = WSGIWorker(  # type: ignore[call-arg]
-            worker_id=1,
-            sock=(ListenerSpec(host, port, BACKLOG), None),
-            ipc=None,
-            threads=1,
-            blocking_threads=4,
-            py_threads=THREADS,
-            # a resting thread must not be taken for one that has ended
-            py_threads_idle_timeout=_NEVER,
-            backpressure=BACKLOG,
-            http_mode="1",
-            http1_opts=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
-            metrics=(None, None),
-        )
-        scheduler = _new_cbscheduler(loop, self._handle, impl_asyncio=True)  # type: ignore[no-untyped-call]
-        serve = worker.serve_mtr  # type: ignore[attr-defined]
-        server = threading.Thread(name="server", target=serve, args=(scheduler, loop, self._signal))
-        server.start()
+        self._listener = listen(host, port)
+        self.renew(self._access.tls if self._access is not None else None)
+        if self._access is not None:
+            self._access.on_new_tls(self.renew)
         # The system may hand a signal to any thread, and Python runs its handler in this one, once it wakes.
-        while not ended.wait(_SIGNAL_SECONDS):
-            pass
-        server.join()
-        loop.close()
+        while not self._stopping.wait(_SIGNAL_SECONDS):
+            self._end_retired()
+        with self._lock:
+            for server in self._servers:
+                server.stop()
+        for server in self._servers:
+            assert server.worker is not None
+            while not server.worker.ended.wait(_SIGNAL_SECONDS):
+                pass
+        self._listener.close()
+
+    def renew(self, tls: Material | None) -> None:
+        """Serve new connections with this certificate from now on."""
+        threads = THREADS + (PLACES + FOLLOWERS if self._access is not None else 0)  # those may all wait
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            assert self._listener is not None
+            server = _Server(self._crew if not self._servers else self._crew.another())
+            handle = functools.partial(self._handle, server)
+            server.worker = Worker(self._listener, handle, threads=threads, tls=tls)
+            for before in self._servers:
+                if before.retired_at is None:
+                    assert before.worker is not None
+                    before.worker.stop_accepting()
+                    before.retired_at = time.monotonic()
+            self._servers.append(server)
+
+    def _end_retired(self) -> None:
+        """End workers whose connections are gone."""
+        with self._lock:
+            for server in self._servers.copy():
+                assert server.worker is not None
+                if server.worker.ended.is_set():
+                    if server.retired_at is None:
+                        self._stopping.set()  # nobody serves: whoever started the process starts it again
+                    self._crew.disband(server.crew)
+                    server.worker.close()
+                    self._servers.remove(server)
+                elif server.retired_at is not None and time.monotonic() > server.retired_at + _RETIRED_SECONDS:
+                    server.stop()
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         """Finish what was begun, within seconds."""
@@ -111,22 +156,22 @@ class Granian:
         self._application.ready.clear()
         self._reader.hurry(_DRAIN_SECONDS)
         _give_up_later()
-        self._signal.set()
-        self._crew.dismiss()
+        self._stopping.set()
 
-    def _handle(self, protocol: Any, scope: dict[str, Any]) -> None:
+    def _handle(self, server: _Server, protocol: Any, scope: dict[str, Any]) -> None:
         """Answer a request."""
-        self._crew.arrive()
-        status = self._answer(protocol, self._base | scope)
+        server.crew.arrive()
+        status = self._answer(protocol, self._base | scope, closing=server.retired_at is not None)
         # A thread that rests keeps nothing of the request. If it was refused its body may not have been read, and its
         # connection stays open until this thread is back.
         scope.clear()
-        self._crew.depart(rest=status < 300)
+        server.crew.depart(rest=status < 300)
 
-    def _answer(self, protocol: Any, environ: dict[str, Any]) -> int:
+    def _answer(self, protocol: Any, environ: dict[str, Any], *, closing: bool) -> int:
         started = _Started()
-        body = b"".join(self._application(environ, started))
-        protocol.response_bytes(started.status, started.headers, body)
+        body = b"".join(self._answering(environ, started))
+        headers = [*started.headers, ("Connection", "close")] if closing else started.headers
+        protocol.response_bytes(started.status, headers, body)
         return started.status
 
 
@@ -146,16 +191,22 @@ def _give_up_later() -> None:
     timer.start()
 
 
-def serve_granian(application: Application, reader: BodyReader, crew: Crew, host: str, port: int) -> None:
+def serve_granian(
+    application: Application, reader: BodyReader, crew: Crew, access: WebAccess | None, host: str, port: int
+) -> None:
     """Serve with granian until a signal ends it."""
-    Granian(application, reader, crew).run(host, port)
+    Granian(application, reader, crew, access).run(host, port)
 
 
-def serve_waitress(application: Application, _: BodyReader, __: Crew, host: str, port: int) -> None:
-    """Serve with waitress (pure Python, extra `[waitress]`) until a signal ends it."""
+def serve_waitress(
+    application: Application, _: BodyReader, __: Crew, access: WebAccess | None, host: str, port: int
+) -> None:
+    """Serve with waitress (pure Python, extra `[waitress]`), which has no TLS, until a signal ends it."""
     import waitress
 
-    server = waitress.create_server(application, host=host, port=port, threads=8, ident=None, channel_timeout=30)
+    guarded = application if access is None else Guard(application, access.rules, access.telemetry)
+    threads = 8 + (PLACES + FOLLOWERS if access is not None else 0)
+    server = waitress.create_server(guarded, host=host, port=port, threads=threads, ident=None, channel_timeout=30)
 
     def stop(*_: object) -> None:
         logger.info("stopping")

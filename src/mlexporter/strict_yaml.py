@@ -136,15 +136,17 @@ class Document(Generic[T]):
         return self.value
 
 
-def read(text: str, shape: type[T], *, name: str) -> Document[T]:
+def read(text: str, shape: type[T], *, name: str, secret: bool = False) -> Document[T]:
     """Read `text` as a `shape`; an empty document is one with every default.
+
+    Of a `secret` document no message shows a value that stands where none may.
 
     Raises ConfigError where the text is no YAML at all; every other problem is in the document that is returned.
     """
     node = _compose(text, name)
     document: Document[T] = Document(name)
     try:
-        document.value = _Walker(document).read_document(node, shape)
+        document.value = _Walker(document, secret=secret).read_document(node, shape)
     except _StopError:
         document.stopped = True
     return document
@@ -227,8 +229,9 @@ class _Walker:
     Of a `Tree` the type is no end, and so its depth is bounded.
     """
 
-    def __init__(self, document: Document[Any]) -> None:
+    def __init__(self, document: Document[Any], *, secret: bool = False) -> None:
         self._document = document
+        self._secret = secret
         self._count = 0
 
     def read_document(self, node: yaml.Node | None, shape: type[T]) -> T | None:
@@ -279,7 +282,8 @@ class _Walker:
         elif isinstance(node, yaml.SequenceNode):
             return self._tuple(node, get_args(base)[0], notes, path)
         subject = "is" if path else "the document is"
-        return self._refuse(path, f"{subject} {_kind(node)}; use {_accepts(base, notes)}")
+        kind = "a single value" if self._secret and isinstance(node, yaml.ScalarNode) else _kind(node)
+        return self._refuse(path, f"{subject} {kind}; use {_accepts(base, notes)}")
 
     def _struct(self, node: yaml.Node, shape: type[msgspec.Struct], path: KeyPath) -> object:
         self._document.mappings.add(path)

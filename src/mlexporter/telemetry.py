@@ -79,6 +79,9 @@ class Telemetry(Families):
         self._gauge(metrics.BUILD_INFO).labels(__version__, platform.python_version()).set(1)
         self._reload_successful = self._gauge(metrics.RELOAD_SUCCESSFUL)
         self._reload_timestamp = self._gauge(metrics.RELOAD_TIMESTAMP)
+        self._web_config_successful = self._gauge(metrics.WEB_CONFIG_SUCCESSFUL)
+        self._web_config_successful.set(1)
+        self._web_config_failures = self._counter(metrics.WEB_CONFIG_FAILURES)
         self.series = self._gauge(metrics.SERIES)
         self.series_limit = self._gauge(metrics.SERIES_LIMIT)
         self.scrape_duration = self._histogram(metrics.SCRAPE_DURATION, _HTTP_BUCKETS)
@@ -146,3 +149,8 @@ class Telemetry(Families):
         """Note that the configuration was loaded."""
         self._reload_successful.set(1)
         self._reload_timestamp.set(self._clock())
+
+    def web_config_loaded(self, *, successful: bool) -> None:
+        """Note that the web configuration was read, and whether it could be used."""
+        self._web_config_successful.set(successful)
+        self._web_config_failures.inc(not successful)

@@ -150,7 +150,11 @@ def exporters(folder: Path) -> Iterator[Start]:
     started: list[Exporter] = []
 
     def start(
-        *options: str, config: object = None, wait: bool = True, before: Callable[[], None] | None = None
+        *options: str,
+        config: object = None,
+        wait: bool = True,
+        before: Callable[[], None] | None = None,
+        prepare: Callable[[Exporter], None] = lambda _: None,
     ) -> Exporter:
         port, number = free_port(), len(started)
         if config is not None:
@@ -162,6 +166,7 @@ def exporters(folder: Path) -> Iterator[Start]:
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder, preexec_fn=before)
         exporter = Exporter(process, port, log)
+        prepare(exporter)
         started.append(exporter)
         if wait:
             exporter.wait_until_ready()

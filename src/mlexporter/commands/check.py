@@ -53,3 +53,24 @@ def check_trigger_config(file: Path) -> None:
     click.echo(
         f"{file}: valid, {routes} route{'' if routes == 1 else 's'}, {actions} action{'' if actions == 1 else 's'}"
     )
+
+
+@check.command("web-config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_web_config(file: Path) -> None:
+    """Check a file for --web.config.file, with the certificates, keys and tokens it names.
+
+    Prints every mistake with its line, column and key path, and exits 1 if there is one.
+    """
+    from mlexporter.web_files import WebFiles
+
+    try:
+        loaded = WebFiles(file).load()
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    users, tokens = len(loaded.users), len(loaded.tokens)
+    click.echo(
+        f"{file}: valid, {'TLS' if loaded.tls is not None else 'no TLS'}, {users} user{'' if users == 1 else 's'}, "
+        f"{tokens} token{'' if tokens == 1 else 's'}"
+    )

@@ -123,6 +123,12 @@ def _found_state(path: Path | None) -> "tuple[StateFolder | None, Found]":
     "--web.listen-address", "listen_address", default=":9877", show_default=True, help="Address to listen on."
 )
 @click.option(
+    "--web.config.file",
+    "web_config_file",
+    type=click.Path(path_type=Path),
+    help="TLS, users and tokens, in the format of Prometheus's exporter-toolkit. Without one: open to everybody.",
+)
+@click.option(
     "--web.server",
     "web_server",
     type=click.Choice(["granian", "waitress"]),
@@ -142,6 +148,7 @@ def _found_state(path: Path | None) -> "tuple[StateFolder | None, Found]":
 def serve(
     config_file: Path | None,
     listen_address: str,
+    web_config_file: Path | None,
     web_server: str,
     storage_path: Path | None,
     log_level: str,
@@ -161,16 +168,22 @@ def serve(
     from mlexporter.slow_clients import BodyReader
     from mlexporter.store import Store
     from mlexporter.telemetry import Telemetry
+    from mlexporter.web_access import WebAccess
+    from mlexporter.web_files import WebFiles
 
     logs.set_up(log_level, log_format)
     try:
         host, port = addresses.split_address(listen_address)
         settings = config.load(config_file) if config_file is not None else config.default()
         baselines = load_baselines(settings)
+        web_files = WebFiles(web_config_file) if web_config_file is not None else None
+        web = web_files.load() if web_files is not None else None
     except (ConfigError, BaselineError, ValueError) as error:
         click.echo(f"mlexporter: {error}", err=True)
         sys.exit(1)
     problem = addresses.problem_with(host, port)
+    if web_server == "waitress" and web is not None and web.tls is not None:
+        problem = "waitress has no TLS: leave out --web.server=waitress, or tls_server_config"
     if web_server == "waitress" and importlib.util.find_spec("waitress") is None:
         problem = "--web.server=waitress needs the extra: pip install 'mlexporter[waitress]'"
     if problem is not None:
@@ -194,6 +207,10 @@ def serve(
         serving.start_thread("saver", saver.run)
     joiner = Joiner(pending, store.feedback, time.time)
     application = Application(store, joiner, telemetry, settings, reader, time.time)
+    access = None
+    if web_files is not None and web is not None:
+        access = WebAccess(web_files, web, telemetry, crew.held_up)
+        serving.start_thread("web-config", access.watch)
     ticker = serving.Ticker(store)
     serving.start_thread("ticker", ticker.run)
     serving.start_thread("joiner", joiner.run)
@@ -211,10 +228,11 @@ def serve(
             "address": f"{host}:{port}",
             "models": len(settings.models),
             "discovery": settings.discovery.enabled,
+            "tls": web is not None and web.tls is not None,
         },
     )
     run = serving.serve_granian if web_server == "granian" else serving.serve_waitress
-    run(application, reader, crew, addresses.ip_of(host), port)
+    run(application, reader, crew, access, addresses.ip_of(host), port)
     ticker.stop()
     reader.stop()
     crew.stop()

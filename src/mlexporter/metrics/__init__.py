@@ -196,6 +196,16 @@ RELOAD_TIMESTAMP = Metric(
     "gauge",
     "Unix time of the last successful load of the configuration.",
 )
+WEB_CONFIG_SUCCESSFUL = Metric(
+    "mlexporter_web_config_last_reload_successful",
+    "gauge",
+    "Whether the last load of the web configuration succeeded; 1 where there is none.",
+)
+WEB_CONFIG_FAILURES = Metric(
+    "mlexporter_web_config_reload_failures_total",
+    "counter",
+    "Changes of the web configuration, or of a file that it names, that were refused.",
+)
 SERIES_LIMIT = Metric("mlexporter_series_limit", "gauge", "limits.max_series, which mlexporter_series stays under.")
 SERIES = Metric("mlexporter_series", "gauge", "Series of the models on this page; limits.max_series bounds it.")
 SCRAPE_DURATION = Metric(
@@ -216,6 +226,7 @@ EXPORTER_METRICS: Final = (
     SERIES_LIMIT, SCRAPE_DURATION, PENDING_STORE_UP, PENDING_STORE_ERRORS, PENDING_STORE_WRITES,
     PENDING_STORE_WRITE_SECONDS, PENDING_QUEUE, PENDING_DROPPED, STATE_LAST_WRITE, STATE_WRITE_DURATION, STATE_SIZE,
     STATE_WRITE_ERRORS, STATE_RESTORED, STATE_DAMAGED,
+    WEB_CONFIG_SUCCESSFUL, WEB_CONFIG_FAILURES,
 )  # fmt: skip
 ALL: Final = (*MODEL_METRICS, *EXPORTER_METRICS)
 """What is on the page of the exporter."""
