@@ -324,7 +324,8 @@ class Saver:
         self._gauges.failed()
         if not self._failing:
             known = isinstance(error, OSError)
-            logger.error("state cannot be written", extra={"error": str(error)}, exc_info=None if known else error)
+            level = logging.WARNING if known else logging.ERROR  # a full disk is tried again; a bug is for us
+            logger.log(level, "state cannot be written", extra={"error": str(error)}, exc_info=None if known else error)
         self._failing = True
 
 

@@ -246,6 +246,9 @@ def test_it_says_what_it_is(exporter: Exporter) -> None:
     assert "msg=listening" in exporter.log()
 
 
+IN_MEMORY = "no --storage.path: what is counted and learned is in memory, and gone after a restart"
+
+
 def test_two_exporters_side_by_side(start_exporter: Start) -> None:
     first, second = start_exporter(), start_exporter("--log.format=json", "--log.level=debug")
     for _ in range(3):
@@ -255,7 +258,7 @@ def test_two_exporters_side_by_side(start_exporter: Start) -> None:
     assert (first.total("mlexporter_samples_total"), second.total("mlexporter_samples_total")) == (3, 1)
     lines = [json.loads(line) for line in second.log().splitlines()]
     messages = [line["msg"] for line in lines if line["logger"].startswith("mlexporter")]
-    assert messages == ["listening", "request refused"]
+    assert messages == [IN_MEMORY, "listening", "request refused"]
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
@@ -268,7 +271,8 @@ def test_it_ends_at_once_when_nothing_goes_on(exporter: Exporter, number: int) -
     assert code == 0
     assert seconds < 2
     own = [line for line in exporter.log().splitlines() if "logger=mlexporter." in line]
-    assert [line.partition("msg=")[2].split(" ")[0] for line in own] == ["listening", "stopping", "stopped"]
+    assert IN_MEMORY in own[0]
+    assert [line.partition("msg=")[2].split(" ")[0] for line in own[1:]] == ["listening", "stopping", "stopped"]
 
 
 BODY = json.dumps({"model": "m", "samples": [{"features": {"x": i}} for i in range(50)]}).encode()

@@ -379,7 +379,7 @@ def overwritten(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [garbage, truncated, overwritten])
 def test_file_that_is_damaged(started: Callable[..., Exporter], tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    """It is set aside, and a new one begun; counts begin at 0 where they cannot be read."""
+    """It is set aside, and a new one begun; what was counted comes back from the state that a stop has written."""
     first = started()
     data = Binary(11, 12_000)
     send(first, data, 0, 9000)
@@ -394,8 +394,8 @@ def test_file_that_is_damaged(started: Callable[..., Exporter], tmp_path: Path, 
     send(exporter, data, 9000)
     kept(exporter, OF | data.truth(9000))
     poll(lambda: is_up(exporter) and exporter.total("mlexporter_pending_queue_rows") == 0, SECONDS, exporter.log)
-    holds(exporter, data.cells(9000))
-    assert exporter.total("mlexporter_samples_total", **OF) == 3000
+    holds(exporter, data.cells(0, 3000) + data.cells(9000))
+    assert exporter.total("mlexporter_samples_total", **OF) == 12_000
     (aside,) = path.parent.glob("*.damaged-*[0-9]")
     assert aside.stat().st_size > 0
     assert "set aside" in exporter.log()
