@@ -63,11 +63,15 @@ class Exporter:
 
 @contextlib.contextmanager
 def exporter(
-    profile: Baseline, *options: str, stores: bool = False, context: ssl.SSLContext | None = None
+    profile: Baseline,
+    *options: str,
+    stores: bool = False,
+    prelude: str = "",
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[Exporter]:
     """An exporter with a model of this baseline, perhaps with a folder for its state; stopped by its process id.
 
-    With a context it is reached by TLS.
+    With a prelude, Python that is run before it, a part of it is taken out. With a context it is reached by TLS.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -82,8 +86,8 @@ def exporter(
         process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "mlexporter",
+                "-c",
+                f"{prelude}\nfrom mlexporter.cli import main\nmain()",
                 "serve",
                 f"--config.file={config}",
                 f"--web.listen-address=127.0.0.1:{port}",

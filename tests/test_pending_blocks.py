@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlexporter.pending import offers, waiting
 from mlexporter.pending.blocks import Packed, mergeable, pack, together
-from mlexporter.pending.hashing import Filter, Ids, hashes_of
+from mlexporter.pending.hashing import Filter, Ids, hashes_of, order_of
 from mlexporter.pending.offers import Offer, joined
 from mlexporter.pending.records import Joined, Label, Prediction, Totals
 from mlexporter.pending.sqlite import SqliteStore
@@ -51,6 +51,13 @@ def test_ids_in_one_text(names: list[str]) -> None:
     split = Ids.split("\0".join(names))
     assert [*split.names()] == names
     assert hashes_of(split).tolist() == hashes_of(Ids.of(names)).tolist()
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3).map(lambda low: 7 << 32 | low), max_size=60))
+def test_order_of_hashes(values: list[int]) -> None:
+    # equal ones, and such that differ in the lower half only, keep their order or get it
+    order = order_of(np.array(values, np.uint64)).tolist()
+    assert order == sorted(range(len(values)), key=values.__getitem__)
 
 
 def test_a_filter_misses_none_and_is_rarely_wrong() -> None:

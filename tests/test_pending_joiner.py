@@ -255,7 +255,7 @@ def test_a_store_that_fails_and_recovers_counts_once(at_commit: bool, caplog: py
 
 
 def test_offers_never_wait_for_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUEUE_ROWS", 50)
+    monkeypatch.setattr("mlexporter.pending.queue.QUEUE_ROWS", 50)
     store, sink = Store(), Sink()
     store.open.clear()
     with running(store, sink) as joiner:
@@ -271,7 +271,7 @@ def test_offers_never_wait_for_the_store(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_queue_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUEUE_BYTES", 1000)
+    monkeypatch.setattr("mlexporter.pending.queue.QUEUE_BYTES", 1000)
     joiner = Joiner(Store(), Sink(), time.time)
     for _ in range(3):
         joiner.offer("m", "1", batch(["a", "b"], weight=400), 5.0)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mlexporter.pending.hashing import Hashes
+from mlexporter.pending.hashing import Hashes, order_of
 from mlexporter.pending.records import json_value
 
 Places = NDArray[np.int64]
@@ -132,7 +132,7 @@ class Block(msgspec.Struct, eq=False):
     @staticmethod
     def of(number: int, first: int, hashes: Hashes, starts: NDArray[np.uint32], times: NDArray[np.int64]) -> "Block":
         """One of hashes in the order of arrival."""
-        order = hashes.argsort(kind="stable")
+        order = order_of(hashes)
         return Block(number, first, hashes[order], order.astype(np.uint32), starts, times)
 
     def arrived(self) -> Hashes:
@@ -206,7 +206,7 @@ def merged(number: int, blocks: Sequence[Block]) -> Block:
     first = blocks[0].first
     hashes = np.concatenate([block.hashes for block in blocks])
     rows = np.concatenate([block.order + np.uint32(block.first - first) for block in blocks])
-    order = hashes.argsort(kind="stable")
+    order = hashes.argsort(kind="stable")  # quick where runs are sorted
     starts = np.concatenate([block.starts + np.uint32(block.first - first) for block in blocks])
     times = np.concatenate([block.times for block in blocks])
     changed = np.append(True, times[1:] != times[:-1])

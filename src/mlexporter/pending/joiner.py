@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from mlexporter.pending.offers import Offer, Part, by_version, joined
+from mlexporter.pending.queue import OfferQueue
 from mlexporter.pending.records import (
     Arrival,
     Direct,
@@ -29,8 +30,6 @@ from mlexporter.pending.records import (
 from mlexporter.pending.sink import Sink, Tally
 from mlexporter.samples import Batch
 
-QUEUE_ROWS: Final = 200_000
-QUEUE_BYTES: Final = 32 * 1024 * 1024
 LABEL_ROWS: Final = 200_000
 WAITING_REQUESTS: Final = 6
 """Each holds one of the ten threads of the server; the others are for samples, scrapes and probes."""
@@ -124,9 +123,8 @@ class Joiner:
         self._clock = clock
         self._changed = threading.Condition()
         # under the lock of _changed
-        self._offers: deque[Offer] = deque()
+        self._offers = OfferQueue(self._changed)
         self._requests: deque[_Request] = deque()
-        self._queued_rows = self._queued_bytes = 0
         self._submitting = 0
         self._dropped = self._errors = self._writes = 0
         self._write_seconds = 0.0
@@ -155,13 +153,9 @@ class Joiner:
         if offer is None:
             return
         with self._changed:
-            rows, weight = self._queued_rows + offer.size, self._queued_bytes + offer.weight
-            if self._stop_at is not None or rows > QUEUE_ROWS or weight > QUEUE_BYTES:
+            if self._stop_at is not None or not self._offers.add(offer):
                 self._dropped += offer.size
-                return
-            self._offers.append(offer)
-            self._queued_rows, self._queued_bytes = rows, weight
-            if rows >= CHUNK_ROWS:
+            elif self._offers.rows >= CHUNK_ROWS:
                 self._changed.notify_all()
 
     def submit(
@@ -228,7 +222,7 @@ class Joiner:
             return Health(
                 self._failing_since is None,
                 self._errors,
-                self._queued_rows,
+                self._offers.rows,
                 self._dropped,
                 self._writes,
                 self._write_seconds,
@@ -268,7 +262,7 @@ class Joiner:
         with self._changed:
             if self._stop_at is None:
                 self._changed.wait_for(
-                    lambda: self._requests or self._queued_rows >= CHUNK_ROWS or self._stop_at is not None,
+                    lambda: self._requests or self._offers.rows >= CHUNK_ROWS or self._stop_at is not None,
                     LINGER_SECONDS,
                 )
             if self._stop_at is None:
@@ -278,7 +272,6 @@ class Joiner:
     def _next(self) -> _Work:
         """The oldest labels and predictions, no more than one write takes."""
         work = _Work()
-        parts: list[Part] = []
         with self._changed:
             room = CHUNK_LABELS
             while self._requests and room > 0:
@@ -290,17 +283,8 @@ class Joiner:
                 room = request.taken - request.size
                 if room >= 0:
                     work.finished.append(self._requests.popleft())
-            while self._offers and work.rows < CHUNK_ROWS:
-                offer = self._offers[0]
-                begin, offer.taken = (
-                    offer.taken,
-                    min(offer.size, offer.taken + max(CHUNK_ROWS - work.rows, offer.least)),
-                )
-                parts.append((offer, begin, offer.taken))
-                work.rows += offer.taken - begin
-                if offer.taken == offer.size:
-                    self._offers.popleft()
-                    self._queued_bytes -= offer.weight
+        parts = self._offers.take(CHUNK_ROWS)
+        work.rows = sum(end - begin for _, begin, end in parts)
         for same in by_version(parts):
             self._encode(same, work)
         return work
@@ -378,7 +362,7 @@ class Joiner:
     def _finish(self, work: _Work) -> None:
         """Take written or dropped rows off the queue, and tell who waits."""
         with self._changed:
-            self._queued_rows -= work.rows
+            self._offers.written(work.rows)
         for request in work.finished:
             request.done.set()
 
@@ -390,9 +374,7 @@ class Joiner:
 
     def _give_up(self) -> None:
         """Drop what is left at the end. Under the lock."""
-        self._dropped += sum(offer.size - offer.taken for offer in self._offers)
-        self._queued_rows = self._queued_bytes = 0
-        self._offers.clear()
+        self._dropped += self._offers.clear()
         for request in self._requests:
             request.error = "the server is stopping; send the labels again"
             request.done.set()

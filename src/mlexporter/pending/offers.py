@@ -17,9 +17,9 @@ from mlexporter.samples import Batch, Values
 ID_LENGTH: Final = 256
 """Longer ids are dropped."""
 
-SMALL_ROWS: Final = 8
+SMALL_ROWS: Final = 200
 LARGE_ROWS: Final = 10_000
-"""Batches of fewer rows are cheaper kept as they are; of more ones they are written in parts."""
+"""Batches of fewer rows are packed together later, off the request path; of more ones they are written in parts."""
 _SEPARATOR: Final = "\0"
 
 VALUE_LENGTH: Final = 16_384
@@ -191,8 +191,9 @@ def _plain(parts: Sequence[Part]) -> tuple[str | None, Numbers | None]:
     for offer, begin, end in parts:
         if offer.ids is None or offer.probabilities is not None:
             return None, None
-        ids += offer.ids[begin:end]
-        values += cast(Values, offer.prediction)[begin:end]
+        whole = end - begin == offer.size
+        ids += offer.ids if whole else offer.ids[begin:end]
+        values += offer.prediction if whole else offer.prediction[begin:end]
     return _text(ids), floats_of(values)
 
 

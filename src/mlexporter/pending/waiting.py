@@ -26,7 +26,7 @@ from mlexporter.pending.blocks import (
     together,
 )
 from mlexporter.pending.family import Early, Family, Outcome, Row
-from mlexporter.pending.hashing import Filter, Hashes
+from mlexporter.pending.hashing import Filter, Hashes, order_of
 from mlexporter.pending.records import Arrivals, VersionKey
 from mlexporter.pending.state import EVER, Added, State, Version
 from mlexporter.pending.tables import EarlyRow, Tables
@@ -104,7 +104,7 @@ class Rows:
         model = key[0]
         known = self._filter(model)
         hashes = column.hashes()
-        order = hashes.argsort(kind="stable")
+        order = order_of(hashes)
         ordered = hashes[order]
         again = np.append(False, ordered[1:] == ordered[:-1])
         wanted = known.having(ordered)
@@ -117,7 +117,7 @@ class Rows:
         if again.any():
             column = column.rows(np.sort(order[~again]))
             hashes = hashes[np.sort(order[~again])]
-            order = hashes.argsort(kind="stable")
+            order = order_of(hashes)
             ordered = hashes[order]
         if not len(hashes):
             return
