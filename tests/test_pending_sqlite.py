@@ -222,9 +222,11 @@ class Reference:
                 if found and row.label is None:
                     self.labels.remove(found[0])
                     match(row, found[0].value, found[0].time, version is None)
-            for other in family:
-                if row.label is None and other.every and other.label is not None:
-                    match(row, other.label, other.label_time, True)
+            for_all = [other for other in family if other.every]
+            if row.label is None and for_all:
+                last = max(for_all, key=lambda other: other.label_time)
+                assert last.label is not None
+                match(row, last.label, last.label_time, True)
             for other in family:
                 pair(other, row, None)
                 truth = row.label or other.label

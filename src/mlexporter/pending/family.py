@@ -92,7 +92,9 @@ class Family:
             self.early_changed = True
             self._label(row, early.value, early.time, outcome, every=every)
         else:
-            told = next((other for other in self.rows if other.every and other.label is not None), None)
+            # they say the same, and the last one to say it was the one for all
+            every_version = (other for other in self.rows if other.every)
+            told = max(every_version, key=lambda other: other.label_time, default=None)
             if told is not None and told.label is not None:
                 self._label(row, told.label, told.label_time, outcome, every=True)
         for other in self.rows:
