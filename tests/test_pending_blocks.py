@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlexporter.pending import offers, waiting
+from mlexporter.pending import waiting
 from mlexporter.pending.blocks import Packed, mergeable, pack, together
 from mlexporter.pending.hashing import Filter, Ids, hashes_of, order_of
-from mlexporter.pending.offers import Offer, joined
+from mlexporter.pending.offers import Offer
 from mlexporter.pending.records import Joined, Label, Prediction, Totals
+from mlexporter.pending.runs import Run, packed
 from mlexporter.pending.sqlite import SqliteStore
 from mlexporter.samples import Batch
 
@@ -46,9 +47,9 @@ def test_hashes_of_ids(names: list[str]) -> None:
     assert [*Ids.of(names).names()] == names
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
 def test_ids_in_one_text(names: list[str]) -> None:
-    split = Ids.split("\0".join(names))
+    split = Ids.split("".join(f"{name}\0" for name in names).encode())
     assert [*split.names()] == names
     assert hashes_of(split).tolist() == hashes_of(Ids.of(names)).tolist()
 
@@ -101,20 +102,20 @@ def _json(packed: Packed) -> list[bytes]:
     return [*packed.json(np.arange(len(packed.all())))]
 
 
-# -- offers -----------------------------------------------------------------------------------------------------------
+# -- runs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, offers.SMALL_ROWS, 1000, offers.LARGE_ROWS + 1])
-def test_columns_of_numbers_are_joined_whole(size: int) -> None:
-    names, values = [f"ß{i}" for i in range(size)], [i / 2 for i in range(size)]
-    offer = Offer.of("m", "1", Batch(size, {}, ids=names, prediction=values), 5.0)
-    other = Offer.of("m", "1", Batch(1, {}, ids=["z"], prediction=[7]), 6.0)
-    assert offer is not None
-    assert other is not None
-    whole = joined([(offer, 0, size), (other, 0, 1)])
-    assert whole is not None
-    rows = [(row.id, float(row.value), row.time) for row in whole.rows()]
-    assert rows == [*((name, value, 5.0) for name, value in zip(names, values, strict=True)), ("z", 7.0, 6.0)]
+def test_numbers_with_an_id_come_back_in_their_order() -> None:
+    run = Run("m", "1")
+    rows = [(f"ß{i}", i / 2, time) for time, size in ((5.0, 1), (6.0, 20), (6.5, 1000)) for i in range(size)]
+    for time in (5.0, 6.0, 6.5):
+        ids, values = [name for name, _, at in rows if at == time], [value for _, value, at in rows if at == time]
+        content = packed(Batch(len(ids), {}, ids=ids, prediction=values))
+        assert content is not None
+        run.add(content, time)
+    assert len(run) == 1021
+    assert run.weight == sum(len(name.encode()) + 1 for name, _, _ in rows) + 8 * 1021 + 16 * 3
+    assert [(row.id, float(row.value), row.time) for row in run.predictions().rows()] == rows
 
 
 @pytest.mark.parametrize(
@@ -129,18 +130,27 @@ def test_columns_of_numbers_are_joined_whole(size: int) -> None:
         ("a", True),
         ("a", 2**53),
         ("a", np.inf),
+        ("a", np.nan),
     ],
 )
-def test_columns_with_anything_else_are_not(name: str | None, value: object) -> None:
+def test_anything_else_is_encoded_row_by_row(name: str | None, value: object) -> None:
     batch = Batch(20, {}, ids=[*(f"{i}" for i in range(19)), name], prediction=[*[0.5] * 19, value])
+    assert packed(batch) is None
     offer = Offer.of("m", "1", batch, 5.0)
     assert offer is not None
-    assert joined([(offer, 0, 20)]) is None
     predictions: list[Prediction] = []
     dropped = offer.encode(0, 20, predictions, [], [])  # type: ignore[arg-type]
     rows = [row for part in predictions for row in part.rows()]  # type: ignore[attr-defined]
-    kept = name in ("a", "a\0b") and value not in (None, np.inf)
+    kept = name in ("a", "a\0b") and value is not None and value not in (np.inf,) and value == value
     assert (len(rows), dropped) == (19 + kept, name is not None and len(name) > 256)
+
+
+def test_labels_and_classes_are_encoded_row_by_row() -> None:
+    assert packed(Batch(1, {}, ids=["a"], prediction=[1], label=[1])) is None
+    assert packed(Batch(1, {}, ids=["a"], prediction=["yes"], probabilities=[{"yes": 0.5}])) is None
+    assert packed(Batch(1, {}, ids=["a"])) is None
+    assert packed(Batch(1, {}, prediction=[1])) is None
+    assert packed(Batch(2, {}, ids=["a", "b"], prediction=[1e308, 1e308])) is None  # their sum is no finite number
 
 
 # -- the store --------------------------------------------------------------------------------------------------------

@@ -222,12 +222,13 @@ def test_each_row_keeps_its_own_value(values: Sequence[object]) -> None:
 def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 100)
     monkeypatch.setattr(module, "CHUNK_LABELS", 30)
-    monkeypatch.setattr("mlexporter.pending.offers.LARGE_ROWS", 100)
+    monkeypatch.setattr("mlexporter.pending.queue.RUN_ROWS", 20)
     store, sink = Store(), Sink()
     names = [f"{i}" for i in range(1050)]
     with running(store, sink) as joiner:
-        joiner.offer("m", "1", batch(names[:950]), 5.0)
-        joiner.offer("m", "1", batch(names[950:1000]), 5.0)
+        joiner.offer("m", "1", batch(names[:450], ["yes"] * 450), 5.0)
+        for begin in range(450, 1000, 10):
+            joiner.offer("m", "1", batch(names[begin : begin + 10]), 5.0)
         joiner.submit(told(*names), [Prediction("m", "1", name, 5.0, b"1") for name in names[1000:]], timeout=ENOUGH)
     assert sink.sum == Sum(tracked=1050, matched=1050)
     assert max(len(predictions) for predictions, _ in store.applied) <= 130
@@ -274,8 +275,9 @@ def test_the_queue_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlexporter.pending.queue.QUEUE_BYTES", 1000)
     joiner = Joiner(Store(), Sink(), time.time)
     for _ in range(3):
-        joiner.offer("m", "1", batch(["a", "b"], weight=400), 5.0)
-    assert (joiner.health().queued_rows, joiner.health().dropped) == (4, 2)
+        joiner.offer("m", "1", batch(["a", "b"], ["yes", "no"], weight=400), 5.0)
+    joiner.offer("m", "1", batch([f"{i:0100}" for i in range(4)]), 5.0)
+    assert (joiner.health().queued_rows, joiner.health().dropped) == (4, 6)
 
 
 def test_a_storm_of_labels_is_refused_at_once() -> None:

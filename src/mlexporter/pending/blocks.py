@@ -281,20 +281,11 @@ def numbers_of(values: Sequence[object]) -> Numbers | None:
     >>> numbers_of([1, 0.5]), numbers_of([True]), numbers_of([2**53]), numbers_of([float("nan")])
     (array([1. , 0.5]), None, None, None)
     """
-    numbers = floats_of(values)
-    return numbers if numbers is not None and bool(np.isfinite(numbers).all()) else None
-
-
-def floats_of(values: Sequence[object]) -> Numbers | None:
-    """The same, but they may be no finite ones: quick for a few.
-
-    >>> floats_of([float("inf"), 3]), floats_of([2**53])
-    (array([inf,  3.]), None)
-    """
     kinds = set(map(type, values))
     if not kinds <= _NUMBER_TYPES:
         return None
     numbers = cast(Sequence[float], values)
     if int in kinds and any(type(number) is int and abs(number) >= 2**53 for number in numbers):
         return None
-    return np.fromiter(numbers, np.float64, len(values))
+    found = np.fromiter(numbers, np.float64, len(values))
+    return found if bool(np.isfinite(found).all()) else None

@@ -28,7 +28,7 @@ class Ids(msgspec.Struct, frozen=True, eq=False):
 
     """
 
-    content: bytes
+    content: bytes | bytearray
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
@@ -40,11 +40,10 @@ class Ids(msgspec.Struct, frozen=True, eq=False):
         return Ids(b"".join(parts), np.cumsum(lengths) - lengths, lengths)
 
     @staticmethod
-    def split(text: str) -> "Ids":
-        """Of a text in which they are separated by zeros."""
-        content = text.encode("utf-8", "surrogatepass")
-        ends = np.append(np.flatnonzero(np.frombuffer(content, np.uint8) == 0), len(content))
-        starts = np.append(0, ends[:-1] + 1)
+    def split(content: bytes | bytearray) -> "Ids":
+        """Of UTF-8 in which each has a zero at its end."""
+        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == 0)
+        starts = np.append(0, ends[:-1] + 1)[: len(ends)]
         return Ids(content, starts, ends - starts)
 
     def names(self) -> Iterator[str]:

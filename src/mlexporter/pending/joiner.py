@@ -9,12 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from mlexporter.pending.offers import Offer, Part, by_version, joined
+from mlexporter.pending.offers import Offer, Part
 from mlexporter.pending.queue import OfferQueue
 from mlexporter.pending.records import (
     Arrival,
@@ -27,14 +27,15 @@ from mlexporter.pending.records import (
     Totals,
     row_count,
 )
+from mlexporter.pending.runs import Run, packed
 from mlexporter.pending.sink import Sink, Tally
 from mlexporter.samples import Batch
 
 LABEL_ROWS: Final = 200_000
 WAITING_REQUESTS: Final = 6
 """Each holds one of the ten threads of the server; the others are for samples, scrapes and probes."""
-CHUNK_ROWS: Final = 50_000
-"""Predictions per write: each costs some 0.3 ms besides its rows."""
+CHUNK_ROWS: Final = 200_000
+"""Predictions per write: each takes some 200 turns with Python's lock, however many rows it has."""
 CHUNK_LABELS: Final = 5_000
 """Labels per write: they take more of the interpreter's time."""
 LINGER_SECONDS: Final = 1.0
@@ -149,12 +150,16 @@ class Joiner:
             now: Unix time.
 
         """
-        offer = Offer.of(model, version, batch, now)
-        if offer is None:
+        rows = packed(batch)
+        if rows is not None:
+            add = partial(self._offers.add_packed, model, version, rows, now)
+        elif (offer := Offer.of(model, version, batch, now)) is not None:
+            add = partial(self._offers.add, offer)
+        else:
             return
         with self._changed:
-            if self._stop_at is not None or not self._offers.add(offer):
-                self._dropped += offer.size
+            if self._stop_at is not None or not add():
+                self._dropped += batch.size
             elif self._offers.rows >= CHUNK_ROWS:
                 self._changed.notify_all()
 
@@ -283,32 +288,25 @@ class Joiner:
                 room = request.taken - request.size
                 if room >= 0:
                     work.finished.append(self._requests.popleft())
-        parts = self._offers.take(CHUNK_ROWS)
-        work.rows = sum(end - begin for _, begin, end in parts)
-        for same in by_version(parts):
-            self._encode(same, work)
+        for taken in self._offers.take(CHUNK_ROWS):
+            if isinstance(taken, Run):
+                work.predictions.append(taken.predictions())
+                work.rows += len(taken)
+            else:
+                self._encode(taken, work)
         return work
 
-    def _encode(self, parts: Sequence[Part], work: _Work) -> None:
-        """Add rows of one version: all at once, or where that cannot be one batch after another."""
-        with suppress(Exception):  # it shows again where only one batch suffers from it
-            if (predictions := joined(parts)) is not None:
-                labels = [label for offer, begin, end in parts for label in offer.labels(begin, end)]
-                work.predictions.append(predictions)
-                work.labels += labels
-                return
-        if len(parts) > 1:
-            for part in parts:
-                self._encode([part], work)
-            return
-        for offer, begin, end in parts:
-            try:
-                dropped = offer.encode(begin, end, work.predictions, work.labels, work.direct)
-            except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the next ones
-                dropped = end - begin
-                _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
-            with self._changed:
-                self._dropped += dropped
+    def _encode(self, part: Part, work: _Work) -> None:
+        """Add some rows of an offer."""
+        offer, begin, end = part
+        work.rows += end - begin
+        try:
+            dropped = offer.encode(begin, end, work.predictions, work.labels, work.direct)
+        except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the next ones
+            dropped = end - begin
+            _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
+        with self._changed:
+            self._dropped += dropped
 
     def _perform(self, work: _Work) -> None:
         """Write, again and again while the store fails; nothing of it is counted before it is kept."""
