@@ -549,8 +549,8 @@ def test_command_learns_outcomes_with_the_configuration(labelled: Path, tmp_path
     assert result.stderr == (
         f"{output}: 1,000 rows, 3 columns (2 numeric, 1 categorical), outcomes of 1,000 rows (binary), hash "
         f"{baseline.hash}\n"
-        "warning: only 1,000 outcomes: below 2,000 nothing is estimated without labels, and the alarm of concept drift "
-        "is coarse\n"
+        "warning: only 1,000 outcomes: below 2,000 nothing is estimated without labels, and there is no alarm on "
+        "concept drift\n"
     )
     assert isinstance(baseline.outcomes, ClassProfile)
     # said leaves from 0.25 on: of 3 in 10 wrongly not, of 0.3 and 0.4 wrongly

@@ -122,6 +122,17 @@ def test_outcomes_that_cannot_be_counted_are_told_of(run: Run, write: Write) -> 
     assert run("check", "config", write("mlexporter.yml", text)).stderr == ""
 
 
+def test_a_shared_store_needs_its_extra(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "models: [{name: churn}]\ndiscovery: {enabled: true}\nlabels: {store: 'redis://127.0.0.1:1'}"
+    path = write("mlexporter.yml", text)
+    assert run("check", "config", path).stderr == ""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    said = "labels.store needs the extra: pip install 'mlexporter[redis]'"
+    checked = run("check", "config", path)
+    assert (checked.exit_code, checked.stderr) == (0, f"{path}: warning: {said}\n")
+    assert one_line(run("serve", f"--config.file={path}")) == f"mlexporter: {said}"
+
+
 def test_the_series_of_a_comparison_are_held_to_the_limit(run: Run, write: Write) -> None:
     write("churn.json", encode(PROFILE))
     text = """
@@ -145,10 +156,11 @@ limits: {max_series: 150}
 """
     # 34 of the version; age: 5 bins twice, a histogram of 5 and 2 edges, 1 and 9 a window; plan: 4 bins twice, 1 and 7
     # a window; each 5 of the alarm
-    expected = (
-        "limits.max_series: the models take up to 151 series, more than 150; raise it, or leave out columns or windows"
-    )
     path = write("mlexporter.yml", text)
+    expected = (
+        f"{path}: limits.max_series: the models take up to 151 series, more than 150; "
+        "raise it, or leave out columns or windows"
+    )
     assert one_line(run("check", "config", path)) == expected
     assert one_line(run("serve", f"--config.file={path}")) == f"mlexporter: {expected}"
     assert run("check", "config", write("mlexporter.yml", text.replace("150", "151"))).exit_code == 0
@@ -199,8 +211,8 @@ def test_a_bad_baseline_is_one_clear_line(run: Run, write: Write, tmp_path: Path
     path = write("mlexporter.yml", "models: [{name: churn, baseline: churn.json}]")
     result = run("check", "config", path) if command == "check" else run("serve", f"--config.file={path}")
     line = one_line(result).removeprefix("mlexporter: ")
-    assert line.startswith(f"models[0].baseline: {tmp_path}/churn.json: ")
-    assert len(line) < 400
+    assert line.startswith(f"{path}: models[0].baseline: {tmp_path}/churn.json: ")
+    assert len(line) < 500
 
 
 def test_every_bad_baseline_is_named(run: Run, write: Write) -> None:
@@ -210,7 +222,10 @@ def test_every_bad_baseline_is_named(run: Run, write: Write) -> None:
     path = write("mlexporter.yml", json.dumps({"models": models}))
     result = run("check", "config", path)
     assert result.exit_code == 1
-    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["models[0].baseline", "models[2].baseline"]
+    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+        [str(path), "models[0].baseline"],
+        [str(path), "models[2].baseline"],
+    ]
 
 
 def test_baselines_are_those_of_their_models(write: Write) -> None:
@@ -218,9 +233,9 @@ def test_baselines_are_those_of_their_models(write: Write) -> None:
     path = write(
         "mlexporter.yml", "models: [{name: a, version: 7, baseline: churn.json}, {name: b}]\ndiscovery: {enabled: true}"
     )
-    assert load_baselines(load(path)) == {("a", "7"): PROFILE}
+    assert load_baselines(load(path), path) == {("a", "7"): PROFILE}
     path = write("mlexporter.yml", "models: [{name: a, baseline: churn.json}]")
-    assert load_baselines(load(path)) == {("a", "unversioned"): PROFILE}
+    assert load_baselines(load(path), path) == {("a", "unversioned"): PROFILE}
 
 
 # -- the alarm: baseline build, baseline show, backtest ----------------------------------------------------------------

@@ -68,6 +68,16 @@ AGAIN = "; build the baseline again with this configuration"
             "prediction.classes are set, but the baseline was built for task regression",
         ),
         (
+            RegressionProfile(),
+            (None, None, 0.5),
+            "prediction.threshold is set, which is for task binary, but the baseline was built for task regression",
+        ),
+        (
+            ClassProfile(task="multiclass", classes=("no", "yes")),
+            (None, None, 0.5),
+            "prediction.threshold is set, which is for task binary, but the baseline was built for task multiclass",
+        ),
+        (
             BINARY, (None, ("yes", "no"), None),
             'prediction.classes are "yes", "no", but those of the baseline are "no", "yes"',
         ),

@@ -2,7 +2,9 @@
 
 import itertools
 import random
+import re
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -435,13 +437,23 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.close()
 
 
-def test_no_such_directory_and_then_there_is(tmp_path: Path) -> None:
-    store = store_of(tmp_path / "later" / "pending.db")
+def test_a_folder_that_cannot_be_made_and_then_can(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "pending.db"
+    path.parent.touch()  # a file in its place
+    store = store_of(path)
     for call in (lambda: store.apply([], [], nothing), lambda: store.forget(0), store.waiting, store.totals):
-        with pytest.raises(StoreError, match="opened"):
+        with pytest.raises(StoreError, match=f"cannot be opened: {re.escape(str(path))}: "):
             call()
-    (tmp_path / "later").mkdir()
+    path.parent.unlink()
     assert store.apply([predicted("a")], [], nothing).tracked
+    store.close()
+
+
+def test_only_the_owner_may_read_what_is_written(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "pending.db")
+    store.apply([predicted("a")], [], nothing)
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(["pending.db", "pending.db-wal", "pending.db-shm"], 0o600)
     store.close()
 
 

@@ -371,8 +371,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, store: Store, caplog: pyte
     folder.lock()
     assert "cannot be locked" in caplog.text
     assert folder.take().state is None
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(NotADirectoryError):
         folder.write(store.state())
+    (tmp_path / "file").unlink()
+    folder.write(store.state())
+    assert StateFolder(tmp_path / "file" / "folder").take().state is not None
 
 
 # -- the thread -------------------------------------------------------------------------------------------------------

@@ -1205,7 +1205,12 @@ def labels_of_replicas(replicas: int, kubernetes: bool) -> Fleet:
     labelled_of_all, settled_of_all, waiting = 0.0, 0.0, 0.0
     for version in ("7", "8"):
         names = {"model": "churn", "version": version}
-        pooled("mlexporter_labels_total", names, some(10), "labels", DAY)
+        usable = pooled("mlexporter_labels_total", names, some(10), "labels", DAY)
+        for replica, rate in enumerate(some(4).tolist()):
+            fleet.add("mlexporter_labels_invalid_total", replica, names, fleet.counter(np.full(fleet.scrapes, rate)))
+            usable -= rate
+        fleet.expect("fleet:mlexporter_labels_usable:increase5m", names, 5 * usable, 125)
+        fleet.expect("fleet:mlexporter_labels_usable:increase", names | window_of(DAY), 125 * usable, 125)
         within = np.cumsum([some(2 * (i + 1)) for i in range(4)], axis=0)
         bucket, found = "label_delay_seconds_bucket", []
         for i, le in enumerate(DELAYS):

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from conftest import Clock, baseline, categorical, numeric
 from joining import joiner_of, running
+from labelled import labelled_parts
 from mlexporter import __version__, decode, server, slow_clients
 from mlexporter import baseline as baseline_files
 from mlexporter.baseline import Baseline
@@ -845,6 +846,38 @@ def test_odd_names_are_shown_safely_and_their_links_work(discovering: Exporter, 
     assert (found.json["model"], found.json["version"]) == (name, name)
     text = discovering.call("GET", "/metrics").body.decode()
     assert name in {sample.labels.get("model") for family in parse_text(text) for sample in family.samples}
+
+
+NOT_KNOWN = "\N{EN DASH}"
+
+
+def test_the_landing_page_shows_performance() -> None:
+    exporter = Exporter(*labelled_parts())
+    columns = {"prediction": [0.875, 0.125, 0.75, 0.25] * 100, "label": [1, 0, 0, 0] * 100}
+    body = json.dumps({"model": "binary", "columns": columns}).encode()
+    with running(exporter.joiner):
+        assert exporter.call("POST", "/v1/labels", body, {"Content-Type": "application/json"}).code == 200
+    page = exporter.call("GET", "/").body.decode()
+    rows = {
+        model: {
+            name: re.findall(r'number">([^<]*)', cells)
+            for name, cells in re.findall(r"<tr><td>(\w+)</td>(<td class=\"number\".*?)</tr>", part, re.DOTALL)
+        }
+        for model, part in re.findall(r"<h3>(\w+) <small>(.*?)(?=<h3>|</body>)", page, re.DOTALL)
+    }
+    assert "400 labels; 0 predictions wait for theirs." in page
+    told = next(each for each in exporter.call("GET", "/api/v1/status").json["models"] if each["model"] == "binary")
+    trained = told["feedback"]["baseline"]
+    # three of four are right, in both windows; nothing was predicted, so nothing is estimated
+    assert rows["binary"]["accuracy_ratio"] == [
+        f"{trained['accuracy_ratio']:.4g}",
+        "0.75",
+        NOT_KNOWN,
+        "0.75",
+        NOT_KNOWN,
+    ]
+    assert rows["binary"].keys() == trained.keys()
+    assert rows["regression"]["r2_ratio"][1:] == [NOT_KNOWN] * 4
 
 
 def test_the_landing_page_says_what_runs_and_links_to_it(exporter: Exporter, discovering: Exporter) -> None:

@@ -6,8 +6,13 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score, recall_score
 
 from mlexporter.baseline import Baseline, sealed
+from mlexporter.concept import ConceptAlarm
+from mlexporter.config import DetectionConfig
 from mlexporter.edges import Floats
+from mlexporter.estimates import estimated
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
+from mlexporter.outcomes import OutcomeBinner
+from mlexporter.performance import realised
 from mlexporter.profiling import OutcomeProfiler, Task
 from mlexporter.show import WIDTH, render, warnings
 from mlexporter.show_outcomes import outcome_warnings, outcomes_table
@@ -73,7 +78,8 @@ def test_without_labels() -> None:
     assert outcomes_table(RegressionProfile()) == ["outcomes of 0 rows, regression"]
 
 
-FEW = "nothing is estimated without labels, and the alarm of concept drift is coarse"
+FEW = "nothing is estimated without labels, and there is no alarm on concept drift"
+NO_FIGURES = "below 200 there are no figures to compare live performance with"
 
 
 @pytest.mark.parametrize(
@@ -81,23 +87,49 @@ FEW = "nothing is estimated without labels, and the alarm of concept drift is co
     [
         (1000, 1000, []),
         (1000, 999, [f"only 1,999 outcomes: below 2,000 {FEW}"]),
-        (2000, 49, [f"few outcomes of class yes (49): below 50 {FEW}"]),
-        (10, 0, [f"only 10 outcomes: below 2,000 {FEW}", f"few outcomes of class no (10), yes (0): below 50 {FEW}"]),
+        (100, 100, [f"only 200 outcomes: below 2,000 {FEW}"]),
+        (100, 99, [f"only 199 outcomes: {NO_FIGURES}", f"only 199 outcomes: below 2,000 {FEW}"]),
+        (2000, 49, ["few outcomes of class 1 (49): below 50 nothing is estimated without labels"]),
         (2000, 50, []),
     ],
 )
 def test_warnings_of_few_outcomes(no: int, yes: int, expected: list[str]) -> None:
-    labels = ["no"] * no + ["yes"] * yes
-    profile = profiled(["no"] * len(labels), labels, "binary")
+    """Each holds: figures, estimates and the alarm are there where it does not warn, and are not where it does."""
+    truth = np.repeat([0.0, 1.0], [no, yes])
+    profile = profiled(0.2 + 0.6 * truth, truth, "binary")
     assert outcome_warnings(profile) == expected
     baseline = sealed(Baseline(rows=5000, columns=(), outcomes=profile))
     assert warnings(baseline) == expected
     assert render(baseline).count("\nwarning: ") == len(expected)
+    binner = OutcomeBinner(profile)
+    assert binner.reference is not None
+    said = " ".join(expected)
+    assert bool(realised(binner, binner.reference)) == ("no figures" not in said)
+    live = binner.score_counts(binner.reference.bins)
+    assert bool(estimated(binner, live * 1000)) == ("nothing is estimated" not in said)
+    assert (ConceptAlarm.of(binner, DetectionConfig()) is None) == ("no alarm" in said)
 
 
-def test_warning_of_few_numbers() -> None:
+def test_warnings_of_few_numbers() -> None:
+    profile = profiled(np.arange(1999.0), np.arange(1999.0), "regression")
+    assert outcome_warnings(profile) == ["only 1,999 outcomes: below 2,000 there is no alarm on concept drift"]
     profile = profiled(np.arange(100.0), np.arange(100.0), "regression")
-    assert outcome_warnings(profile) == ["only 100 outcomes: below 2,000 the alarm of concept drift is coarse"]
+    assert outcome_warnings(profile)[0] == f"only 100 outcomes: {NO_FIGURES}"
+
+
+def test_warning_of_rare_classes() -> None:
+    labels = ["ant"] * 2000 + ["bee"] * 60 + ["cow"] * 49
+    assert outcome_warnings(profiled(labels, labels, "multiclass")) == [
+        "few outcomes of class cow (49): below 50 the area under its ROC curve is not estimated without labels"
+    ]
+
+
+def test_warning_of_two_classes_that_nobody_called_binary() -> None:
+    labels = ["benign", "malignant"] * 1000
+    assert outcome_warnings(profiled(labels, labels, "multiclass")) == [
+        "multiclass, of two classes, benign, malignant: if the model is binary, set prediction.classes, the "
+        "negative one first, and build again"
+    ]
 
 
 def test_the_page_fits_its_width_and_is_safe_to_print() -> None:

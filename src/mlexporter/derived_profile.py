@@ -68,13 +68,15 @@ def _contradiction(
     built = task_of(profile)
     if task not in (None, built):
         return f"task is {task}, but its baseline was built for task {built}"
+    if threshold is not None and built != "binary":
+        return f"prediction.threshold is set, which is for task binary, but the baseline was built for task {built}"
     if isinstance(profile, RegressionProfile):
         return "prediction.classes are set, but the baseline was built for task regression" if classes else None
     # those of a binary model are negative and positive one, those of another are just several
     same = classes == profile.classes if built == "binary" else set(classes or ()) == set(profile.classes)
     if classes is not None and not same:
         return f"prediction.classes are {_listed(classes)}, but those of the baseline are {_listed(profile.classes)}"
-    if threshold not in (None, profile.threshold) and built == "binary":
+    if threshold not in (None, profile.threshold):
         return f"prediction.threshold is {threshold}, but the baseline was built with {profile.threshold}"
     return None
 

@@ -224,6 +224,7 @@ class StateFolder:
 
         """
         parts = _parts(state)
+        self._path.mkdir(parents=True, exist_ok=True)  # the disk may have been away, or read-only, at the start
         self._replace(self._file, *parts)
         if clean:
             self._replace(self._mark, parts[1])

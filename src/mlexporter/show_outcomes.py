@@ -8,12 +8,11 @@ import numpy as np
 
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, task_of
 from mlexporter.outcomes import OutcomeBinner
-from mlexporter.performance import FigureValue, realised
+from mlexporter.performance import MIN_OUTCOMES, FigureValue, realised
 from mlexporter.terminal import aligned, clipped, printable
 
 FEW_OUTCOMES: Final = 2_000
 FEW_OF_CLASS: Final = 50
-_COARSE: Final = "the alarm of concept drift is coarse"
 _LISTED: Final = 5
 _LONGEST_NAME: Final = 40
 
@@ -36,15 +35,29 @@ def outcomes_table(profile: OutcomeProfile) -> list[str]:
 def outcome_warnings(profile: OutcomeProfile) -> list[str]:
     """What a person should know before relying on outcomes."""
     notes: list[str] = []
-    classes = isinstance(profile, ClassProfile)
-    consequence = f"nothing is estimated without labels, and {_COARSE}" if classes else _COARSE
+    few = f"only {profile.rows:,} outcomes: below"
+    if profile.rows < MIN_OUTCOMES:
+        notes.append(f"{few} {MIN_OUTCOMES} there are no figures to compare live performance with")
     if profile.rows < FEW_OUTCOMES:
-        notes.append(f"only {profile.rows:,} outcomes: below {FEW_OUTCOMES:,} {consequence}")
-    if isinstance(profile, ClassProfile) and profile.rows:
+        estimates = "nothing is estimated without labels, and " if isinstance(profile, ClassProfile) else ""
+        notes.append(f"{few} {FEW_OUTCOMES:,} {estimates}there is no alarm on concept drift")
+    return [*notes, *_warnings_of_classes(profile)] if isinstance(profile, ClassProfile) else notes
+
+
+def _warnings_of_classes(profile: ClassProfile) -> list[str]:
+    """Classes that are rare, and two that may have been meant as those of a binary model."""
+    notes: list[str] = []
+    if profile.rows:
         actual = OutcomeBinner(profile).confusion(np.array(profile.bins)).sum(axis=0).tolist()
         few = [f"{name} ({rows})" for name, rows in zip(profile.classes, actual, strict=False) if rows < FEW_OF_CLASS]
+        lost = "nothing is" if profile.task == "binary" else "the area under its ROC curve is not"
         if few:
-            notes.append(f"few outcomes of class {_names(few)}: below {FEW_OF_CLASS} {consequence}")
+            notes.append(f"few outcomes of class {_names(few)}: below {FEW_OF_CLASS} {lost} estimated without labels")
+    if profile.task == "multiclass" and len(profile.classes) == 2:
+        notes.append(
+            f"multiclass, of two classes, {_names(profile.classes)}: if the model is binary, set prediction.classes, "
+            "the negative one first, and build again"
+        )
     return notes
 
 

@@ -7,7 +7,7 @@ import click
 
 from mlexporter import config
 from mlexporter.baseline import BaselineError
-from mlexporter.commands.serve import load_baselines, shifted_seasons, uncounted_outcomes
+from mlexporter.commands.serve import load_baselines, missing_extra, shifted_seasons, uncounted_outcomes
 from mlexporter.config import ConfigError
 
 
@@ -25,11 +25,13 @@ def check_config(file: Path) -> None:
     """
     try:
         settings = config.load(file)
-        baselines = load_baselines(settings)
+        baselines = load_baselines(settings, file)
     except (ConfigError, BaselineError) as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    for note in (*uncounted_outcomes(settings, baselines), *shifted_seasons(settings, baselines)):
+    missing = missing_extra(settings)
+    notes = [*uncounted_outcomes(settings, baselines), *shifted_seasons(settings, baselines)]
+    for note in notes if missing is None else [*notes, missing]:  # the file may be served elsewhere
         click.echo(f"{file}: warning: {note}", err=True)
     models = len(settings.models)
     click.echo(f"{file}: valid, {models} model{'' if models == 1 else 's'}")

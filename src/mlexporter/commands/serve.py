@@ -29,8 +29,12 @@ JOIN_SECONDS: Final = 2.0
 """How long, at the end, what is queued for the store of pending predictions is written."""
 
 
-def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
+def load_baselines(settings: Config, file: Path | None) -> dict[tuple[str, str], Baseline]:
     """The baselines that a configuration names, by model and version.
+
+    Args:
+        settings: the configuration.
+        file: that it was read from, for messages.
 
     Raises:
         BaselineError: with every one that cannot be used, a line each; or together they take too many series.
@@ -65,8 +69,15 @@ def load_baselines(settings: Config) -> dict[tuple[str, str], Baseline]:
             "raise it, or leave out columns or windows"
         )
     if problems:
-        raise BaselineError("\n".join(problems))
+        raise BaselineError("\n".join(f"{file}: {problem}" for problem in problems))
     return baselines
+
+
+def missing_extra(settings: Config) -> str | None:
+    """What must be installed for a configuration to be served; None where nothing is missing."""
+    if settings.labels.store is not None and importlib.util.find_spec("redis") is None:
+        return "labels.store needs the extra: pip install 'mlexporter[redis]'"
+    return None
 
 
 def uncounted_outcomes(settings: Config, baselines: dict[tuple[str, str], Baseline]) -> Iterator[str]:
@@ -175,7 +186,7 @@ def serve(
     try:
         host, port = addresses.split_address(listen_address)
         settings = config.load(config_file) if config_file is not None else config.default()
-        baselines = load_baselines(settings)
+        baselines = load_baselines(settings, config_file)
         web_files = WebFiles(web_config_file) if web_config_file is not None else None
         web = web_files.load() if web_files is not None else None
     except (ConfigError, BaselineError, ValueError) as error:
@@ -186,6 +197,7 @@ def serve(
         problem = "waitress has no TLS: leave out --web.server=waitress, or tls_server_config"
     if web_server == "waitress" and importlib.util.find_spec("waitress") is None:
         problem = "--web.server=waitress needs the extra: pip install 'mlexporter[waitress]'"
+    problem = problem or missing_extra(settings)
     if problem is not None:
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
@@ -193,11 +205,7 @@ def serve(
     telemetry = Telemetry(time.time)
     crew = Crew()
     reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
-    try:
-        pending = open_store(settings, storage_path)
-    except ImportError:
-        click.echo("mlexporter: labels.store needs the extra: pip install 'mlexporter[redis]'", err=True)
-        sys.exit(1)
+    pending = open_store(settings, storage_path)
     store = Store(settings, baselines, time.time, {**found.totals, **kept_totals(pending)})
     begin(store, found)
     saver = None

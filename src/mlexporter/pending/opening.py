@@ -1,6 +1,5 @@
 """Which store predictions wait in: a Redis that replicas share, a file, or memory."""
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +42,6 @@ def open_store(config: Config, folder: Path | None) -> PendingStore:
         return RedisStore(config.labels.store, horizon, max_rows=most)
     if folder is None:
         return SqliteStore(None, horizon, max_rows=min(most, MEMORY_ROWS))
-    with contextlib.suppress(OSError):  # the store says what is wrong when it is used, and works once it is right
-        folder.mkdir(parents=True, exist_ok=True)
     return SqliteStore(folder / FILE_NAME, horizon, max_rows=most)
 
 

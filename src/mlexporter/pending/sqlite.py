@@ -1,6 +1,7 @@
 """Predictions that wait, in SQLite: a file that outlives a restart, or memory."""
 
 import logging
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -37,7 +38,7 @@ class SqliteStore:
     """A `PendingStore` in a file that outlives a restart, or in memory.
 
     A file that is damaged, or of another version of the schema, is renamed to `<name>.damaged-<Unix time>`, and a new
-    one is begun. A file that was deleted is begun anew.
+    one is begun. A file that was deleted is begun anew, as is its folder. Only the owner may read it.
 
     Predictions with a label are kept for repeats and corrections until the horizon. Of too many rows the oldest go
     first, with or without a label. Labels wait for EARLY_LABEL_SECONDS or the horizon.
@@ -182,7 +183,9 @@ class SqliteStore:
                 self._open = self._connect()
             except (sqlite3.Error, _OtherSchemaError) as error:
                 if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
-                    raise StoreError(f"the store of pending predictions cannot be opened: {error}") from error
+                    raise StoreError(
+                        f"the store of pending predictions cannot be opened: {self._path}: {error}"
+                    ) from error
                 self._set_aside(str(error))
         if self._open is None:
             raise StoreError("the store of pending predictions cannot be opened: a new file is damaged, too")
@@ -190,6 +193,8 @@ class SqliteStore:
 
     def _connect(self) -> tuple[sqlite3.Connection, Tables, Rows]:
         """Connect; create the tables in an empty file; read what is there."""
+        if self._path is not None:
+            _make(self._path)
         connection = sqlite3.connect(
             self._path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -234,6 +239,15 @@ def _by_model(labels: Sequence[Label], ids: Hashes) -> dict[str, Hashes]:
     for index, label in enumerate(labels):
         found.setdefault(label.model, []).append(index)
     return {model: ids[indices] for model, indices in found.items()}
+
+
+def _make(path: Path) -> None:
+    """Make a file that is missing, and its folder: the disk may have been away, or read-only, at the start."""
+    with suppress(OSError):  # it is there, or what is wrong is what SQLite says
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # It holds predictions and labels; what SQLite writes beside it may be read by the same users. One that is there
+        # is not opened: closing it would free the locks that this process has on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _inode(path: Path) -> int:
