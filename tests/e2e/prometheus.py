@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def scraping(*targets: Exporter, **how: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def program(command: list[str], url: str, log: Path) -> Iterator[None]:
+def program(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
     """A program that is ready, and that is stopped by its own process id."""
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
