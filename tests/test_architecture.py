@@ -84,9 +84,10 @@ ALLOWED = {
     "restoring": (
         "baseline config diary feedback feedback_sink learning outcomes registry samples snapshot state window"
     ),
+    "tick": "binning concept config detector diary history learning registry snapshot",
     "store": (
-        "alarm baseline binning concept config detector diary feedback_sink fold history learning outcomes registry "
-        "restoring samples snapshot state window"
+        "alarm baseline config feedback_sink fold learning outcomes registry restoring samples snapshot state tick "
+        "window"
     ),
     "persistence": "restoring state store",
     # recorded samples through all of it
