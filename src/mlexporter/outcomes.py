@@ -12,6 +12,7 @@ A score enters the bin (edge, next edge]. What cannot be used, such as a label t
 counted as invalid and nowhere else.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlexporter.baseline import LARGEST
-from mlexporter.binning import Bools, to_floats
+from mlexporter.binning import Bools, floats_of, to_floats
 from mlexporter.categories import category_of, is_reserved, shorten
 from mlexporter.edges import Floats, Ints
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
@@ -75,11 +76,16 @@ class OutcomeBinner:
             name belongs to the exporter, such as `__macro__`, is marked.
         scored: the classes that have scores, likewise.
         score_bins, confidence_bins: numbers of bins, per scored class and of the probability of the predicted one.
+        reference: what was counted of the training data; None where nobody has labels for them.
+        fingerprint: of the profile: counts of equal fingerprints add.
 
     """
 
     def __init__(self, profile: OutcomeProfile) -> None:
         self.profile = profile
+        # both are asked for with each scrape or write, and take longer to make than what is done with them
+        self.reference = _counts_of(profile) if profile.rows else None
+        self.fingerprint = hashlib.sha256(msgspec.json.encode(profile)).hexdigest()[:16]
         if isinstance(profile, ClassProfile):
             other = ("__other__",) if profile.task == "multiclass" else ()
             named = tuple(shorten(name) if is_reserved(name) else name for name in profile.classes)
@@ -99,14 +105,6 @@ class OutcomeBinner:
         self._score_starts = np.concatenate([[0], np.cumsum(self.score_bins)]).astype(np.int64)
         self._scores_at = len(self.classes) ** 2
         self._confidence_at = self._scores_at + 2 * int(self._score_starts[-1])
-
-    @property
-    def reference(self) -> OutcomeCounts | None:
-        """What was counted of the training data; None where nobody has labels for them."""
-        profile = self.profile
-        if not profile.rows:
-            return None
-        return OutcomeCounts(np.array(profile.bins, np.int64), np.array(profile.sums, np.float64), profile.rows, 0)
 
     def zero(self) -> OutcomeCounts:
         """The counts of no outcomes."""
@@ -171,7 +169,7 @@ class OutcomeBinner:
         sums[-1] = ((scores - truth) ** 2).sum()
 
     def _count_residuals(self, predictions: Sequence[object], labels: Sequence[object]) -> OutcomeCounts:
-        predicted, actual = _floats(predictions), _floats(labels)
+        predicted, actual = floats_of(predictions), floats_of(labels)
         usable = np.isfinite(predicted) & np.isfinite(actual)
         predicted = np.clip(predicted[usable], -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
         actual = np.clip(actual[usable], -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
@@ -220,7 +218,7 @@ class OutcomeBinner:
     def wrongness(self, predictions: Sequence[object], labels: Sequence[object]) -> Floats:
         """(n,) how wrong each prediction is: 0 or 1 of a class, the distance of a number; NaN where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
-            return np.abs(_floats(predictions) - _floats(labels))
+            return np.abs(floats_of(predictions) - floats_of(labels))
         predicted, actual = self._read(predictions).predicted, self._class_indices(labels)
         usable = (predicted != _INVALID) & (actual != _INVALID)
         return np.where(usable, (predicted != actual).astype(np.float64), np.nan)
@@ -228,7 +226,7 @@ class OutcomeBinner:
     def said(self, predictions: Sequence[object]) -> Ints:
         """(n,) which class, or bin of a number, each prediction says; -1 where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
-            values = _floats(predictions)
+            values = floats_of(predictions)
             return np.where(np.isfinite(values), self._prediction_edges.searchsorted(values), _INVALID)
         return self._read(predictions).predicted
 
@@ -243,7 +241,7 @@ class OutcomeBinner:
         predicted = self._class_indices(predictions)
         for i, value in enumerate(predictions):
             if isinstance(value, dict) and value:
-                given = _floats(list(value.values()))
+                given = floats_of(list(value.values()))
                 if np.isnan(given).any() or given.min() < 0 or given.max() > 1:
                     continue
                 predicted[i] = self._class_index(max(value, key=value.__getitem__))
@@ -341,6 +339,13 @@ class OutcomeBinner:
         return bins.reshape(len(self._prediction_edges) + 1, len(self._residual_edges) + 1)
 
 
+def _counts_of(profile: OutcomeProfile) -> OutcomeCounts:
+    """What a profile tells of the training data, as arrays that nobody changes."""
+    bins, sums = np.array(profile.bins, np.int64), np.array(profile.sums, np.float64)
+    bins.flags.writeable = sums.flags.writeable = False
+    return OutcomeCounts(bins, sums, profile.rows, 0)
+
+
 class _Read(msgspec.Struct, frozen=True):
     """Predictions as arrays.
 
@@ -369,13 +374,6 @@ class _Read(msgspec.Struct, frozen=True):
 def _bin(edges: Floats, values: Floats) -> NDArray[np.intp]:
     """The bin (edge, next edge] of values within the edges."""
     return np.clip(edges.searchsorted(values, side="left") - 1, 0, len(edges) - 2)
-
-
-def _floats(values: Sequence[object]) -> Floats:
-    """Values as numbers, NaN where one is none."""
-    floats = np.empty(len(values), np.float64)
-    to_floats(values, floats)
-    return floats
 
 
 def _class_lookup(classes: Sequence[str]) -> dict[object, int]:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from mlexporter.binning import to_floats
+from mlexporter.binning import floats_of
 from mlexporter.columns import Tally
 from mlexporter.dataset import Chunk
 from mlexporter.decode.rows import split_probabilities
@@ -311,7 +311,7 @@ def _class_edges(draft: ClassProfile, blocks: Iterator[Block]) -> ClassProfile:
 
 def _regression_edges(blocks: Iterator[Block]) -> RegressionProfile:
     """Edges at the deciles of the predictions and of the residuals."""
-    rows = [np.column_stack([_floats(values) for values in block]) for block in blocks]
+    rows = [np.column_stack([floats_of(values) for values in block]) for block in blocks]
     values = np.concatenate(rows)
     values = np.clip(values[np.isfinite(values).all(axis=1)], -_LARGEST, _LARGEST)
     predictions, labels = values.T
@@ -320,13 +320,6 @@ def _regression_edges(blocks: Iterator[Block]) -> RegressionProfile:
         residual_edges=_deciles(predictions - labels),
         centre=float(labels.mean()) if len(labels) else 0.0,
     )
-
-
-def _floats(values: Sequence[object]) -> Floats:
-    """Values as numbers, NaN where one is none."""
-    floats = np.empty(len(values), np.float64)
-    to_floats(values, floats)
-    return floats
 
 
 def _deciles(values: Floats) -> tuple[float, ...]:
