@@ -32,7 +32,8 @@ ALLOWED = {
     "edges": "",
     "score_edges": "edges",
     "binning": "baseline categories edges samples",
-    "outcomes": "baseline binning categories edges outcome_profile",
+    "class_lookup": "categories edges",
+    "outcomes": "baseline binning categories class_lookup edges outcome_profile",
     "window": "edges",
     # counts to numbers: no clock, no state, no text
     "drift": "edges",
