@@ -27,12 +27,12 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
 
     Attributes:
         outcomes, retracted: as labels came, and what corrections took back of it.
-        labels, corrected, repeated, invalid, tracked: as the metrics of these names.
+        labels, corrected, repeated, tracked: as the metrics of these names.
         last_label: Unix time, None before the first one.
         delay_counts, delay_sum: (K+1,) per bucket of `DELAY_BUCKETS`, not cumulative; and their sum, in seconds.
         previous: name of the version that the next two are against; empty before the first request of both.
-        agreement: requests that it answered otherwise, and likewise.
-        right: labelled requests, by `RIGHT`.
+        agreement: (2,) requests that it answered otherwise than that version, and likewise.
+        right: (4,) labelled requests, by `RIGHT`.
         since: Unix time at which the counting of outcomes began, in these bins: none of an earlier label is in them.
 
     """
