@@ -1,5 +1,6 @@
 """What several tests need: baselines from raw values, a clock that stands still, and the rule about skips."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Generator, Mapping, Sequence
@@ -111,6 +112,18 @@ def promtool(request: pytest.FixtureRequest) -> str:
 def golden(request: pytest.FixtureRequest) -> Path:
     """The folder of the golden files."""
     return Path(__file__).with_name("golden")
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Skips a test where none of these programs, which are one under several names, is installed."""
+    return pytest.mark.skipif(not any(map(shutil.which, programs)), reason=f"{programs[0]} is not installed")
+
+
+def skip_without(*modules: str) -> None:
+    """Skip the module that asks, where a package is not installed; looked for, not imported, for some load pandas."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
 
 
 # In CI every program that a test needs is there: a test that skips is one that nobody runs.

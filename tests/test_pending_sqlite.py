@@ -173,6 +173,7 @@ def test_an_error_of_who_counts_undoes_all() -> None:
 
 
 class Kept(msgspec.Struct):
+    number: int
     model: str
     id: str
     version: str
@@ -190,6 +191,9 @@ class Reference:
         self.max_rows = max_rows
         self.rows: list[Kept] = []
         self.labels: list[Label] = []
+        self.numbers = itertools.count()
+        self.paired: set[tuple[int, int]] = set()
+        self.judged: set[tuple[int, int]] = set()
 
     def of(self, model: str, name: str) -> list[Kept]:
         return [row for row in self.rows if (row.model, row.id) == (model, name)]
@@ -205,16 +209,25 @@ class Reference:
             matches.append(Match(row.model, row.version, row.value, value, max(0.0, time - row.time), time, replaced))
             row.label, row.label_time, row.every = value, time, every
 
-        def pair(one: Kept, other: Kept, label: bytes | None) -> None:
-            one, other = sorted([one, other], key=lambda row: row.version)
-            pairs.append(Pair(one.model, (one.version, other.version), (one.value, other.value), label))
+        def settle(family: list[Kept]) -> None:
+            """Each two predictions are told once as such, and once with the label that one of them got first."""
+            for one, other in itertools.combinations(family, 2):
+                first, second = (one, other) if one.version < other.version else (other, one)
+                said = (first.version, second.version), (first.value, second.value)
+                if (one.number, other.number) not in self.paired:
+                    self.paired.add((one.number, other.number))
+                    pairs.append(Pair(one.model, *said, None))
+                truth = other.label or one.label
+                if truth and (one.number, other.number) not in self.judged:
+                    self.judged.add((one.number, other.number))
+                    pairs.append(Pair(one.model, *said, truth))
 
         for new in predictions:
             family = self.of(new.model, new.id)
             if new.version in [row.version for row in family]:
                 continue
             tracked[(new.model, new.version)] += 1
-            row = Kept(new.model, new.id, new.version, new.time, new.value)
+            row = Kept(next(self.numbers), new.model, new.id, new.version, new.time, new.value)
             for version in (new.version, None):
                 found = [
                     label
@@ -229,15 +242,10 @@ class Reference:
                 last = max(for_all, key=lambda other: other.label_time)
                 assert last.label is not None
                 match(row, last.label, last.label_time, True)
-            for other in family:
-                pair(other, row, None)
-                truth = row.label or other.label
-                if truth:
-                    pair(other, row, truth)
             self.rows.append(row)
+            settle([*family, row])
         for label in labels:
             family = self.of(label.model, label.id)
-            unlabelled = {row.version for row in family if row.label is None}
             meant = [row for row in family if label.version in (None, row.version)]
             self._wait(label, bool(meant))
             for row in meant:
@@ -246,9 +254,7 @@ class Reference:
                     row.every = row.every or label.version is None
                 else:
                     match(row, label.value, label.time, label.version is None)
-            for one, other in itertools.combinations(family, 2):
-                if {one.version, other.version} <= unlabelled and (one.label or other.label):
-                    pair(one, other, label.value)
+            settle(family)
         return Joined(tracked, matches, pairs, repeated)
 
     def _wait(self, label: Label, found: bool) -> None:

@@ -353,6 +353,7 @@ def test_every_value_is_a_number_that_makes_sense(seed: int, n: int, levels: int
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         values = binary(scores, labels)
+    assert {"accuracy_ratio", "log_loss", "brier_score"} <= {value.figure for value in values}
     for value in values:
         assert math.isfinite(value.value)
         assert value.value >= 0
@@ -410,5 +411,7 @@ def test_a_correction_of_what_came_before_the_window(task: str) -> None:
 def test_only_figures_of_the_table_are_told() -> None:
     probabilities, labels = class_scores(1000)
     by_class = {figure.name: figure.by_class for figure in FIGURES}
-    for value in multiclass(probabilities, labels):
+    values = multiclass(probabilities, labels)
+    assert {by_class[value.figure] for value in values} == {True, False}
+    for value in values:
         assert by_class[value.figure] == (value.of_class is not None)

@@ -1013,6 +1013,26 @@ def test_a_tally_that_is_not_installed_changes_nothing() -> None:
     assert find(store, "1").feedback.totals.labels == 0
 
 
+def test_a_baseline_that_is_learned_between_tally_and_install_costs_outcomes_only() -> None:
+    """They are in no bin of it; what has no bins is counted, as it is written down already."""
+    clock = Clock()
+    config = Config(windows=WINDOWS, discovery=DiscoveryConfig(enabled=True, learn_samples=200))
+    store = Store(config, {}, clock)
+    scores = [i / 200 for i in range(200)]
+    store.observe([Batch(size=1, features={}, model="m", version="1", prediction=[0.5])])
+    again = Match("m", "1", b"0.5", b"1", 7.0, clock.now)
+    tally = store.feedback.tally(Joined({("m", "1"): 60}, [again], [], {("m", "1"): 2}), ())
+    store.observe([Batch(size=200, features={}, model="m", version="1", prediction=scores)])
+    assert find(store, "1").monitor is not None
+    store.feedback.install(tally)
+    totals = find(store, "1").feedback.totals
+    assert (totals.tracked, totals.labels, totals.repeated, totals.delay_sum) == (60, 1, 2, 7.0)
+    assert totals.outcomes.rows == 0
+    assert label(store, "1", [0.9], [1], clock.now)
+    totals = find(store, "1").feedback.totals
+    assert (totals.tracked, totals.labels, totals.outcomes.rows) == (60, 2, 1)
+
+
 def test_outcomes_leave_the_windows_and_stay_in_the_totals() -> None:
     clock = Clock()
     store = judging(clock)

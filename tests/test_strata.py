@@ -32,7 +32,7 @@ def test_groups_are_runs_with_enough_rows(bins: list[tuple[int, float]], most: i
     assert set(np.diff(groups).tolist()) <= {0, 1}
     assert groups[0] == 0
     of_groups = np.bincount(groups, rows)
-    assert len(of_groups) <= most or len(of_groups) == 1
+    assert len(of_groups) <= most
     assert len(of_groups) == 1 or of_groups.min() >= LEAST_ROWS
 
 

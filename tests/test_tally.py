@@ -149,16 +149,19 @@ def test_of_two_numbers_the_nearer_one_is_right_and_those_of_a_bin_agree() -> No
 
 
 def test_totals_come_back_from_their_bytes() -> None:
-    totals = one(Joined(matches=[match("yes", "no"), match("no", "no", 5.0, ("yes", 4.0))], tracked={KEY: 3})).totals
+    matches = [match("yes", "no"), match("no", "no", 5.0, ("yes", 4.0)), match("yes", "perhaps")]
+    totals = one(Joined(matches=matches, tracked={KEY: 3})).totals
+    assert totals.outcomes.invalid == 1
     totals = msgspec.structs.replace(totals, since=77.0)
     again = decoded(encoded(totals, BINARY), BINARY, 99.0)
     for name in FeedbackTotals.__struct_fields__:
         mine, its = getattr(totals, name), getattr(again, name)
         if name in ("outcomes", "retracted"):
-            assert (mine.bins.tolist(), mine.sums.tolist(), mine.rows) == (
+            assert (mine.bins.tolist(), mine.sums.tolist(), mine.rows, mine.invalid) == (
                 its.bins.tolist(),
                 its.sums.tolist(),
                 its.rows,
+                its.invalid,
             )
         else:
             assert np.array_equal(mine, its), name

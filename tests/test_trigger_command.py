@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from alertmanager import Target, body, serving
+from conftest import needs
 from mlexporter.cli import main
 
 TOKEN = "w3bhook"
@@ -286,18 +287,18 @@ receivers:
         self.process.wait(timeout=SECONDS)
 
 
-@pytest.mark.skipif(AMTOOL is None, reason="amtool is not installed")
+@needs("amtool")
 def test_the_receiver_in_the_documentation(tmp_path: Path) -> None:
     text = (Path(__file__).parents[1] / "docs" / "retraining.md").read_text()
     (shown,) = re.findall(r"^```yaml\n(route:\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "alertmanager.yml").write_text(shown)
     done = subprocess.run(
-        [str(AMTOOL), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True, timeout=10
+        ["amtool", "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True, timeout=10
     )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed")
+@needs("prometheus-alertmanager", "alertmanager")
 def test_with_alertmanager(begin: Begin, tmp_path: Path) -> None:
     with serving(Target()) as target:
         body = "{model: '{{ labels.model }}', alerts: '{{ alerts | length }}'}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlexporter.strict_yaml import ConfigError
+from mlexporter.config_document import ConfigError
 from mlexporter.trigger import config
 from mlexporter.trigger.config import ArgoAction, CommandAction, HttpAction, TriggerConfig
 

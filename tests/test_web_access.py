@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from certificates import Authority, write_pair
 from conftest import Clock
 from mlexporter.authentication import Permissions
-from mlexporter.strict_yaml import ConfigError
+from mlexporter.config_document import ConfigError
 from mlexporter.telemetry import Telemetry
 from mlexporter.tls import Material, as_files, problem_with
 from mlexporter.web_access import WebAccess

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlexporter.strict_yaml import ConfigError
+from mlexporter.config_document import ConfigError
 from mlexporter.web_config import (
     SERVED_CURVES,
     SERVED_SUITES,

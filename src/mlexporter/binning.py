@@ -195,6 +195,13 @@ def count_numbers(work: _Workspace, edges: Floats, limits: tuple[float, float]) 
     return counts, np.bincount(index, weights=x, minlength=size).astype(np.float64, copy=False)
 
 
+def floats_of(values: Values) -> Floats:
+    """Values as an array of numbers, NaN where `to_floats` writes it."""
+    floats = np.empty(len(values), np.float64)
+    to_floats(values, floats)
+    return floats
+
+
 def to_floats(values: Values, out: Floats) -> int:
     """Write values as float64, NaN where one is missing or of the wrong type.
 

@@ -10,9 +10,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from mlexporter import scalars
+from mlexporter.config_document import ConfigError, ConfigProblem, Document, KeyPath, key_path
 from mlexporter.outcome_profile import MAX_CLASSES
 from mlexporter.scalars import Scalar, format_duration, shown
-from mlexporter.strict_yaml import MAX_SIZE, ConfigError, ConfigProblem, Document, Items, KeyPath, key_path, read
+from mlexporter.strict_yaml import MAX_SIZE, Items, read
 from mlexporter.timezones import ZONES, zone_of
 
 __all__ = [

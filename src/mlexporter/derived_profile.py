@@ -17,7 +17,7 @@ from mlexporter.outcome_profile import (
     task_of,
 )
 from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Role
-from mlexporter.scalars import shown
+from mlexporter.scalars import listed
 from mlexporter.score_edges import uniform_score_edges
 
 
@@ -75,7 +75,7 @@ def _contradiction(
     # those of a binary model are negative and positive one, those of another are just several
     same = classes == profile.classes if built == "binary" else set(classes or ()) == set(profile.classes)
     if classes is not None and not same:
-        return f"prediction.classes are {_listed(classes)}, but those of the baseline are {_listed(profile.classes)}"
+        return f"prediction.classes are {listed(classes)}, but those of the baseline are {listed(profile.classes)}"
     if threshold not in (None, profile.threshold):
         return f"prediction.threshold is {threshold}, but the baseline was built with {profile.threshold}"
     return None
@@ -143,7 +143,7 @@ def _two_classes(column: CategoricalColumn) -> tuple[str, ...]:
     classes = sign_classes(column.categories)
     if classes is None:
         raise ProfileError(
-            f"which of {_listed(column.categories)} in the {column.role} column of the baseline is the positive class "
+            f"which of {listed(column.categories)} in the {column.role} column of the baseline is the positive class "
             "is not known; set prediction.classes, the negative one first"
         )
     return classes
@@ -162,7 +162,3 @@ def _column(baseline: Baseline, role: Role, name: str) -> Column | None:
 def _is_empty(column: Column) -> bool:
     """Whether every value was missing, of which the last bin is."""
     return not sum(column.counts[:-1])
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")

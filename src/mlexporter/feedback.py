@@ -4,7 +4,6 @@ Nothing here locks. Totals are replaced whole and never changed, so that what is
 written down together with them before anyone sees it.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -28,12 +27,12 @@ class FeedbackTotals(msgspec.Struct, frozen=True):
 
     Attributes:
         outcomes, retracted: as labels came, and what corrections took back of it.
-        labels, corrected, repeated, invalid, tracked: as the metrics of these names.
+        labels, corrected, repeated, tracked: as the metrics of these names.
         last_label: Unix time, None before the first one.
         delay_counts, delay_sum: (K+1,) per bucket of `DELAY_BUCKETS`, not cumulative; and their sum, in seconds.
         previous: name of the version that the next two are against; empty before the first request of both.
-        agreement: requests that it answered otherwise, and likewise.
-        right: labelled requests, by `RIGHT`.
+        agreement: (2,) requests that it answered otherwise than that version, and likewise.
+        right: (4,) labelled requests, by `RIGHT`.
         since: Unix time at which the counting of outcomes began, in these bins: none of an earlier label is in them.
 
     """
@@ -205,5 +204,5 @@ def _ints(data: bytes) -> Ints:
 
 
 def fingerprint_of(binner: OutcomeBinner | None) -> str:
-    """Of the bins: counts of equal fingerprints add. Empty where there are none."""
-    return hashlib.sha256(msgspec.json.encode(binner.profile)).hexdigest()[:16] if binner is not None else ""
+    """Of the bins, as in `OutcomeBinner`. Empty where there are none."""
+    return binner.fingerprint if binner is not None else ""

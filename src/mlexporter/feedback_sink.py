@@ -68,10 +68,17 @@ class FeedbackSink:
             now = self._clock()
             for (model, name), increment in tally.increments.items():
                 version = self._registry.find(model, name)
-                if version is None or version.feedback.binner is not increment.binner:
-                    continue  # a baseline was learned in between: what was counted without one is in no bin of it
-                version.feedback.totals, version.feedback.kept = increment.totals, None
-                for (_, window), timed in zip(version.feedback.windows, increment.by_window, strict=False):
+                if version is None:
+                    continue
+                feedback, totals = version.feedback, increment.totals
+                if feedback.binner is not increment.binner:
+                    # a baseline was learned in between: outcomes that were counted without one are in no bin of it
+                    begun = feedback.totals
+                    outcomes = {"outcomes": begun.outcomes, "retracted": begun.retracted, "since": begun.since}
+                    feedback.totals, feedback.kept = msgspec.structs.replace(totals, **outcomes), None
+                    continue
+                feedback.totals, feedback.kept = totals, None
+                for (_, window), timed in zip(feedback.windows, increment.by_window, strict=False):
                     window.advance(now)
                     for each in timed:
                         window.add_at(each.counts, each.time, sign=each.sign)

@@ -12,8 +12,9 @@ A score enters the bin (edge, next edge]. What cannot be used, such as a label t
 counted as invalid and nowhere else.
 """
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlexporter.baseline import LARGEST
-from mlexporter.binning import Bools, to_floats
-from mlexporter.categories import category_of, is_reserved, shorten
+from mlexporter.binning import Bools, floats_of, to_floats
+from mlexporter.categories import is_reserved, shorten
+from mlexporter.class_lookup import NO_CLASS, ClassLookup
 from mlexporter.edges import Floats, Ints
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile, RegressionProfile
 
@@ -41,7 +43,6 @@ RESIDUAL_SUMS: Final = (
 _LARGEST_RESIDUAL: Final = math.sqrt(LARGEST) / 2
 # As scikit-learn has it for numbers of double precision: a certain prediction that is wrong costs 36, not infinity.
 LOG_LOSS_CLIP: Final = float(np.finfo(np.float64).eps)
-_INVALID: Final = -1
 
 
 class OutcomeCounts(msgspec.Struct, frozen=True):
@@ -75,17 +76,21 @@ class OutcomeBinner:
             name belongs to the exporter, such as `__macro__`, is marked.
         scored: the classes that have scores, likewise.
         score_bins, confidence_bins: numbers of bins, per scored class and of the probability of the predicted one.
+        reference: what was counted of the training data; None where nobody has labels for them.
+        fingerprint: of the profile: counts of equal fingerprints add.
 
     """
 
     def __init__(self, profile: OutcomeProfile) -> None:
         self.profile = profile
+        # both are asked for with each scrape or write, and take longer to make than what is done with them
+        self.reference = _counts_of(profile) if profile.rows else None
+        self.fingerprint = hashlib.sha256(msgspec.json.encode(profile)).hexdigest()[:16]
         if isinstance(profile, ClassProfile):
             other = ("__other__",) if profile.task == "multiclass" else ()
             named = tuple(shorten(name) if is_reserved(name) else name for name in profile.classes)
             self.classes: tuple[str, ...] = (*named, *other)
-            self._lookup = _class_lookup(profile.classes)
-            self._other = len(profile.classes) if other else _INVALID
+            self._class_of = ClassLookup(profile.classes, others=bool(other))
             self._edges = [np.asarray(edges) for edges in profile.score_edges]
             self._confidence_edges = np.asarray(profile.confidence_edges)
             self.score_bins: tuple[int, ...] = tuple(len(edges) - 1 for edges in profile.score_edges)
@@ -99,14 +104,6 @@ class OutcomeBinner:
         self._score_starts = np.concatenate([[0], np.cumsum(self.score_bins)]).astype(np.int64)
         self._scores_at = len(self.classes) ** 2
         self._confidence_at = self._scores_at + 2 * int(self._score_starts[-1])
-
-    @property
-    def reference(self) -> OutcomeCounts | None:
-        """What was counted of the training data; None where nobody has labels for them."""
-        profile = self.profile
-        if not profile.rows:
-            return None
-        return OutcomeCounts(np.array(profile.bins, np.int64), np.array(profile.sums, np.float64), profile.rows, 0)
 
     def zero(self) -> OutcomeCounts:
         """The counts of no outcomes."""
@@ -134,8 +131,8 @@ class OutcomeBinner:
         if isinstance(self.profile, RegressionProfile):
             return self._count_residuals(predictions, labels)
         read = self._read(predictions)
-        actual = self._class_indices(labels)
-        usable = (read.predicted != _INVALID) & (actual != _INVALID)
+        actual = self._class_of.indices(labels)
+        usable = (read.predicted != NO_CLASS) & (actual != NO_CLASS)
         read, actual = read.of(usable), actual[usable]
         predicted = read.predicted
         counts = self.zero()
@@ -150,7 +147,7 @@ class OutcomeBinner:
         if not len(actual):
             return
         predicted, scores, confidence = read.predicted, read.scores, read.confidence
-        first = len(self.classes) - len(self.scored) - (self._other != _INVALID)
+        first = len(self.classes) - len(self.scored) - self._class_of.others
         truth = actual[:, None] == np.arange(first, first + len(self.scored))
         bins, sums = counts.bins, counts.sums
         for k, edges in enumerate(self._edges):
@@ -171,7 +168,7 @@ class OutcomeBinner:
         sums[-1] = ((scores - truth) ** 2).sum()
 
     def _count_residuals(self, predictions: Sequence[object], labels: Sequence[object]) -> OutcomeCounts:
-        predicted, actual = _floats(predictions), _floats(labels)
+        predicted, actual = floats_of(predictions), floats_of(labels)
         usable = np.isfinite(predicted) & np.isfinite(actual)
         predicted = np.clip(predicted[usable], -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
         actual = np.clip(actual[usable], -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
@@ -220,16 +217,16 @@ class OutcomeBinner:
     def wrongness(self, predictions: Sequence[object], labels: Sequence[object]) -> Floats:
         """(n,) how wrong each prediction is: 0 or 1 of a class, the distance of a number; NaN where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
-            return np.abs(_floats(predictions) - _floats(labels))
-        predicted, actual = self._read(predictions).predicted, self._class_indices(labels)
-        usable = (predicted != _INVALID) & (actual != _INVALID)
+            return np.abs(floats_of(predictions) - floats_of(labels))
+        predicted, actual = self._read(predictions).predicted, self._class_of.indices(labels)
+        usable = (predicted != NO_CLASS) & (actual != NO_CLASS)
         return np.where(usable, (predicted != actual).astype(np.float64), np.nan)
 
     def said(self, predictions: Sequence[object]) -> Ints:
         """(n,) which class, or bin of a number, each prediction says; -1 where it is unusable."""
         if isinstance(self.profile, RegressionProfile):
-            values = _floats(predictions)
-            return np.where(np.isfinite(values), self._prediction_edges.searchsorted(values), _INVALID)
+            values = floats_of(predictions)
+            return np.where(np.isfinite(values), self._prediction_edges.searchsorted(values), NO_CLASS)
         return self._read(predictions).predicted
 
     # -- reading predictions and labels -------------------------------------------------------------------------------
@@ -239,31 +236,33 @@ class OutcomeBinner:
         if len(self.scored) == 1:
             return self._read_binary(predictions)
         n, width = len(predictions), len(self.scored)
-        scores, confidence = np.full((n, width), np.nan), np.full(n, np.nan)
-        predicted = self._class_indices(predictions)
+        predicted, scores, confidence = np.full(n, NO_CLASS, np.int64), np.full((n, width), np.nan), np.full(n, np.nan)
+        rows: list[int] = []
+        given = []
         for i, value in enumerate(predictions):
-            if isinstance(value, dict) and value:
-                given = _floats(list(value.values()))
-                if np.isnan(given).any() or given.min() < 0 or given.max() > 1:
-                    continue
-                predicted[i] = self._class_index(max(value, key=value.__getitem__))
-                confidence[i] = given.max()
-                if width:
-                    scores[i] = [value.get(name, 0.0) for name in self._given]
+            if not isinstance(value, dict):
+                predicted[i] = self._class_of.index(value)
+            elif _are_probabilities(value.values()):
+                top = max(value, key=value.__getitem__)
+                predicted[i], confidence[i] = self._class_of.index(top), value[top]
+                rows.append(i)
+                given.append([value.get(name, 0.0) for name in self._given])
+        if width and rows:
+            scores[rows] = given
         return _Read(predicted, scores, confidence)
 
     def _read_binary(self, predictions: Sequence[object]) -> "_Read":
         assert isinstance(self.profile, ClassProfile)
         scores = np.empty(len(predictions))
         wrong = to_floats(predictions, scores)
-        predicted = np.full(len(predictions), _INVALID, np.int64)
+        predicted = np.full(len(predictions), NO_CLASS, np.int64)
         if wrong:  # classes, or objects of class to probability
             for i in np.flatnonzero(np.isnan(scores)).tolist():
                 value = predictions[i]
                 if isinstance(value, dict):
                     scores[i] = self._positive_probability(value)
                 else:
-                    predicted[i] = self._class_index(value)
+                    predicted[i] = self._class_of.index(value)
         with np.errstate(invalid="ignore"):
             inside = (scores >= 0) & (scores <= 1)
         scores[~inside] = np.nan
@@ -271,25 +270,11 @@ class OutcomeBinner:
         return _Read(predicted, scores[:, None], np.maximum(scores, 1.0 - scores))
 
     def _positive_probability(self, probabilities: Mapping[Any, Any]) -> float:
-        by_class = {self._class_index(name): value for name, value in probabilities.items()}
+        by_class = {self._class_of.index(name): value for name, value in probabilities.items()}
         value = by_class.get(1)
         if value is None and (against := by_class.get(0)) is not None and isinstance(against, int | float):
             value = 1.0 - against
         return float(value) if isinstance(value, int | float) and abs(value) <= 1 else math.nan
-
-    def _class_indices(self, values: Sequence[object]) -> Ints:
-        """(n,) the class of each value: that of unlisted ones, or -1, where it is none of them."""
-        return np.fromiter((self._class_index(value) for value in values), np.int64, len(values))
-
-    def _class_index(self, value: object) -> int:
-        try:
-            found = self._lookup.get(value)
-        except TypeError:  # an array or an object
-            return _INVALID
-        if found is not None:
-            return found
-        category = category_of(value)
-        return self._lookup.get(category, self._other) if isinstance(category, str) else _INVALID
 
     # -- views of the flat vectors ------------------------------------------------------------------------------------
 
@@ -341,6 +326,13 @@ class OutcomeBinner:
         return bins.reshape(len(self._prediction_edges) + 1, len(self._residual_edges) + 1)
 
 
+def _counts_of(profile: OutcomeProfile) -> OutcomeCounts:
+    """What a profile tells of the training data, as arrays that nobody changes."""
+    bins, sums = np.array(profile.bins, np.int64), np.array(profile.sums, np.float64)
+    bins.flags.writeable = sums.flags.writeable = False
+    return OutcomeCounts(bins, sums, profile.rows, 0)
+
+
 class _Read(msgspec.Struct, frozen=True):
     """Predictions as arrays.
 
@@ -358,7 +350,7 @@ class _Read(msgspec.Struct, frozen=True):
     @property
     def scored(self) -> Bools:
         """(n,) whether a prediction has scores."""
-        scored: Bools = (self.predicted != _INVALID) & ~np.isnan(self.scores).any(axis=1)
+        scored: Bools = (self.predicted != NO_CLASS) & ~np.isnan(self.scores).any(axis=1)
         return scored
 
     def of(self, rows: Bools) -> "_Read":
@@ -366,33 +358,14 @@ class _Read(msgspec.Struct, frozen=True):
         return _Read(self.predicted[rows], self.scores[rows], self.confidence[rows])
 
 
+def _are_probabilities(given: Collection[Any]) -> bool:
+    """Whether there are any, and all are numbers from 0 to 1; many times as fast as by an array for each prediction."""
+    try:
+        return len(given) > 0 and min(given) >= 0 and max(given) <= 1 and not math.isnan(sum(given))
+    except TypeError:  # null, or a text
+        return False
+
+
 def _bin(edges: Floats, values: Floats) -> NDArray[np.intp]:
     """The bin (edge, next edge] of values within the edges."""
     return np.clip(edges.searchsorted(values, side="left") - 1, 0, len(edges) - 2)
-
-
-def _floats(values: Sequence[object]) -> Floats:
-    """Values as numbers, NaN where one is none."""
-    floats = np.empty(len(values), np.float64)
-    to_floats(values, floats)
-    return floats
-
-
-def _class_lookup(classes: Sequence[str]) -> dict[object, int]:
-    """Class to its index, also by the number or the boolean that its name stands for.
-
-    >>> lookup = _class_lookup(("0", "1"))
-    >>> lookup[1.0], lookup[False], lookup["1"], lookup["true"]
-    (1, 0, 1, 1)
-    """
-    lookup: dict[object, int] = {}
-    for index, name in enumerate(classes):
-        for alias in {"0": ("false",), "1": ("true",), "false": ("0",), "true": ("1",)}.get(name, ()):
-            if alias not in classes:
-                lookup[alias] = index
-                lookup[float(alias == "1" or alias == "true")] = index
-    for index, name in enumerate(classes):
-        lookup[name] = index
-        if name.removeprefix("-").isdecimal() and category_of(int(name)) == name:
-            lookup[int(name)] = index
-    return lookup

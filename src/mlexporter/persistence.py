@@ -139,7 +139,6 @@ class StateFolder:
         self._path = path
         self._file = path / FILE_NAME
         self._mark = path / MARK_NAME
-        self._locked: int | None = None
 
     def lock(self) -> None:
         """Keep others out, until this process ends.
@@ -152,18 +151,13 @@ class StateFolder:
         """
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._locked = os.open(self._path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # never closed: the lock ends with it
+            locked = os.open(self._path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InUseError(f"{self._path} is in use by another process; give each its own --storage.path") from error
         except OSError as error:
             logger.warning("the folder of --storage.path cannot be locked", extra={"error": str(error)})
-
-    def unlock(self) -> None:
-        """Let others in."""
-        if self._locked is not None:
-            os.close(self._locked)
-            self._locked = None
 
     def take(self) -> Found:
         """Read what is there, and take away the mark of a clean stop. Never fails: what is damaged is set aside."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from mlexporter.binning import to_floats
+from mlexporter.binning import floats_of
 from mlexporter.columns import Tally
 from mlexporter.dataset import Chunk
 from mlexporter.decode.rows import split_probabilities
@@ -29,7 +29,7 @@ from mlexporter.outcome_profile import (
 )
 from mlexporter.outcomes import OutcomeBinner
 from mlexporter.samples import LABEL_COLUMN, PREDICTION_COLUMN, Role
-from mlexporter.scalars import shown
+from mlexporter.scalars import listed, shown
 from mlexporter.score_edges import score_edges
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -97,7 +97,7 @@ class OutcomeProfiler:
 
         """
         given, actual = self._waiting
-        for prediction, label in zip(_listed(predictions), _listed(labels), strict=True):
+        for prediction, label in zip(_as_list(predictions), _as_list(labels), strict=True):
             if prediction is None or label is None or prediction != prediction or label != label:
                 continue
             if type(prediction) in _VALUES and type(label) in _VALUES:
@@ -194,7 +194,7 @@ class OutcomeProfiler:
         )
 
 
-def _listed(values: Sequence[object] | Floats) -> Sequence[object]:
+def _as_list(values: Sequence[object] | Floats) -> Sequence[object]:
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
@@ -282,10 +282,9 @@ def _two_classes(survey: _Survey) -> tuple[str, ...]:
     names = sorted(survey.labels, key=lambda name: (-survey.labels[name], name))
     classes = sign_classes(names[:2])
     if classes is None:
-        listed = ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
         raise ProfileError(
-            f"which of the labels {listed} is the positive class is not known; set prediction.classes of the model in "
-            "the configuration, the negative one first"
+            f"which of the labels {listed(names)} is the positive class is not known; set prediction.classes of the "
+            "model in the configuration, the negative one first"
         )
     return classes
 
@@ -312,7 +311,7 @@ def _class_edges(draft: ClassProfile, blocks: Iterator[Block]) -> ClassProfile:
 
 def _regression_edges(blocks: Iterator[Block]) -> RegressionProfile:
     """Edges at the deciles of the predictions and of the residuals."""
-    rows = [np.column_stack([_floats(values) for values in block]) for block in blocks]
+    rows = [np.column_stack([floats_of(values) for values in block]) for block in blocks]
     values = np.concatenate(rows)
     values = np.clip(values[np.isfinite(values).all(axis=1)], -_LARGEST, _LARGEST)
     predictions, labels = values.T
@@ -321,13 +320,6 @@ def _regression_edges(blocks: Iterator[Block]) -> RegressionProfile:
         residual_edges=_deciles(predictions - labels),
         centre=float(labels.mean()) if len(labels) else 0.0,
     )
-
-
-def _floats(values: Sequence[object]) -> Floats:
-    """Values as numbers, NaN where one is none."""
-    floats = np.empty(len(values), np.float64)
-    to_floats(values, floats)
-    return floats
 
 
 def _deciles(values: Floats) -> tuple[float, ...]:

@@ -214,7 +214,7 @@ class Registry:
             model = next(iter(self._models))
         versions = self._models.get(model)
         if versions is None:
-            return self._discover(model, version or UNVERSIONED, now)
+            return self._discover(model, version or UNVERSIONED)
         if version is None:
             version = self._default_version(versions)
         found = versions.get(version)
@@ -242,7 +242,7 @@ class Registry:
             return configured[0]
         return next(iter(versions)) if len(versions) == 1 else UNVERSIONED
 
-    def _discover(self, model: str, version: str, now: float) -> Version | Rejection:
+    def _discover(self, model: str, version: str) -> Version | Rejection:
         discovery = self._config.discovery
         if not discovery.enabled:
             known = ", ".join(sorted(self._models)) or "none"

@@ -7,7 +7,7 @@ knows where the text came from.
 import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -219,6 +219,16 @@ def shown(value: str) -> str:
     """
     short = _shortened(_SECRET.sub(r"\1://...", value))
     return json.dumps(short, ensure_ascii=not short.isprintable())
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five names as a message shows them, and dots for more.
+
+    >>> listed(["a", "b"])
+    '"a", "b"'
+
+    """
+    return ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def did_you_mean(word: str, choices: tuple[str, ...]) -> str:

@@ -18,14 +18,9 @@ import numpy as np
 
 from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
-from mlexporter.binning import Counts
-from mlexporter.concept import ConceptAlarm
 from mlexporter.config import Config
-from mlexporter.detector import log_threshold
-from mlexporter.diary import Diary
 from mlexporter.feedback_sink import FeedbackSink
 from mlexporter.fold import Counted, Fold, counted_of
-from mlexporter.history import MIN_DAYS
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.outcomes import OutcomeCounts
 from mlexporter.registry import Registry, Version, counted_profile, same_bins
@@ -33,6 +28,7 @@ from mlexporter.restoring import Afresh, restore
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
 from mlexporter.state import Copier, State
+from mlexporter.tick import Tick
 from mlexporter.window import Countable, Window
 
 # Rows, batches and bytes of request bodies that may wait to be counted.
@@ -66,6 +62,7 @@ class Store:
         self._counted = threading.Condition(self._lock)
         self._registry = Registry(config, baselines, clock(), kept)
         self.feedback = FeedbackSink(self._registry, self._lock, clock)
+        self._tick = Tick(config, self._registry, self._lock, clock)
         self._folds = 0
         self._active: set[int] = set()
 
@@ -220,97 +217,7 @@ class Store:
         """Count what waits, let windows forget, freeze learned baselines whose period is over, advance the alarms."""
         with self._ticking:
             self._count_all()
-            self._freeze_due()
-            self._advance_alarms()
-
-    def _freeze_due(self) -> None:
-        with self._lock:
-            now = self._clock()
-            for version in self._registry:
-                for window in version.all_windows():
-                    window.advance(now)
-            learning = [
-                (version, version.monitor, version.counts, version.first_sample)
-                for version in self._registry
-                if version.learns and version.monitor is not None and version.monitor.baseline.provisional
-            ]
-        period = self._config.discovery.learn_period
-        for version, monitor, counts, first in learning:
-            assert counts is not None
-            assert first is not None
-            if period >= MIN_DAYS * 86400 and monitor.binner.columns:
-                self._remember(version, monitor, counts, now)
-            if now - first >= period:
-                self._freeze(version, monitor, counts)
-
-    def _remember(self, version: Version, monitor: Monitor, counts: Counts, now: float) -> None:
-        """Keep by day and hour what was counted since the last tick, to learn a season and a tolerance from."""
-        if version.diary is None:
-            version.diary = Diary(monitor.binner, version.settings, self._config.detection.timezone)
-        version.diary.note(counts, now)
-
-    def _freeze(self, version: Version, monitor: Monitor, counts: Counts) -> None:
-        reference = extended(monitor.binner, monitor.reference, counts)
-        baseline = with_counts(monitor.baseline, monitor.binner, reference, provisional=False)
-        if version.diary is not None:
-            baseline = version.diary.learn(baseline)
-        frozen = monitor.frozen(baseline, reference, self._config.detection, version.settings)
-        with self._lock:
-            version.diary = None
-            for other in self._registry.versions_of(version.model):
-                if other.monitor is monitor:
-                    other.monitor = frozen
-                    # what it learned from is not held against it
-                    other.alarm_from = counts if other is version else other.counts
-
-    def _advance_alarms(self) -> None:
-        """Hold what was counted since the last tick against the baselines, outside the lock."""
-        with self._lock:
-            now = self._clock()
-            threshold = self._log_threshold()
-            watched = [
-                version
-                for version in self._registry
-                if version.monitor is not None and version.monitor.watched and threshold is not None
-            ]
-        with ExitStack() as stack:  # advances every one of them, also after a bug in one
-            for version in watched:
-                assert threshold is not None
-                stack.callback(self._advance, version, now, threshold)
-
-    def _advance(self, version: Version, now: float, threshold: float) -> None:
-        if version.monitor is not None and version.monitor.concept is not None:
-            self._advance_concept(version, version.monitor.concept, now, threshold)
-        with self._lock:
-            monitor, state, begin, counts = version.monitor, version.alarm, version.alarm_from, version.counts
-        assert monitor is not None
-        if monitor.alarm is None:
-            return
-        assert begin is not None
-        assert counts is not None
-        if state is None:
-            state = monitor.alarm.start(begin, now)
-        state = monitor.alarm.advance(state, counts, now, threshold)
-        monitor.alarm.prepare(now)
-        with self._lock:
-            if version.monitor is monitor:
-                version.alarm = state
-
-    def _advance_concept(self, version: Version, concept: ConceptAlarm, now: float, threshold: float) -> None:
-        """Hold the outcomes that came since the last tick against the baseline's."""
-        with self._lock:
-            feedback = version.feedback
-            state, begin, counts = feedback.concept, feedback.concept_from, feedback.totals.outcomes
-        assert begin is not None
-        state = concept.advance(state or concept.start(begin), counts, now, threshold)
-        with self._lock:
-            if version.monitor is not None and version.monitor.concept is concept:
-                feedback.concept = state
-
-    def _log_threshold(self) -> float | None:
-        """The evidence at which an alarm goes on; None where nothing is watched. Under the lock."""
-        watched = self._registry.watched
-        return log_threshold(watched, self._config.detection.false_alarm_every) if watched else None
+            self._tick.run()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -321,7 +228,7 @@ class Store:
             now = self._clock()
             copies = tuple(self._copy(version, now) for version in self._registry)
             series = self._registry.series
-            threshold = self._log_threshold()
+            threshold = self._tick.log_threshold()
             waiting, unmatched = dict(self.feedback.labels_waiting), dict(self.feedback.labels_unmatched)
         return Snapshot(tuple(_with_reference(copy) for copy in copies), series, threshold, waiting, unmatched)
 

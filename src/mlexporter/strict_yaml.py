@@ -11,28 +11,26 @@ text "1.10" and ``no`` is the text "no"; where a boolean belongs, only true and 
 import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, Generic, Literal, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
 
+from mlexporter.config_document import MAX_PROBLEMS, ConfigError, ConfigProblem, Document, KeyPath
 from mlexporter.scalars import Scalar, boolean, did_you_mean, one_of, shown
 from mlexporter.scalars import text as line_of_text
 
 T = TypeVar("T", bound=msgspec.Struct)
-KeyPath = tuple[str | int, ...]
 
 MAX_SIZE = 1024 * 1024
 """Longest document in bytes (of a file) or characters (of a text)."""
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """Values read from one document. Each use of an alias counts, so that a small file cannot unfold into a huge one."""
-MAX_PROBLEMS = 100
 
 _BROKEN = object()
 _NULL_TAG = "tag:yaml.org,2002:null"
 _JSON_VALUE = re.compile(r"true|false|-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HINTS = {
     "'\\t'": "a tab where only spaces may stand; indent with spaces",
     "mapping values are not allowed here": 'a ":" where none may stand; check indentation, and quote text with ": "',
@@ -40,32 +38,6 @@ _HINTS = {
     "expected <block end>": "this does not continue what stands above; check indentation and brackets",
     "expected a single document": "a second document begins; leave one in the file",
 }
-
-
-class ConfigProblem(msgspec.Struct, frozen=True):
-    """One mistake: `path` is the key path ("" for the document), line and column count from 1, 0 for the whole file."""
-
-    path: str
-    line: int
-    column: int
-    message: str
-
-
-class ConfigError(Exception):
-    """A document that was refused, with everything that is wrong with it in the order of its lines."""
-
-    def __init__(self, name: str, errors: tuple[ConfigProblem, ...]) -> None:
-        super().__init__(name, errors)
-        self.name = name
-        self.errors = errors
-
-    def __str__(self) -> str:
-        """Write one problem per line, the way compilers do: ``file:line:column: key.path: message``."""
-        return "\n".join(self._line(error) for error in self.errors)
-
-    def _line(self, error: ConfigProblem) -> str:
-        place = f"{self.name}:{error.line}:{error.column}" if error.line else self.name
-        return f"{place}: {error.path}: {error.message}" if error.path else f"{place}: {error.message}"
 
 
 class Items(msgspec.Struct, frozen=True):
@@ -85,57 +57,6 @@ class Tree(msgspec.Struct, frozen=True):
     leaf: Scalar[Any]
 
 
-class Document(Generic[T]):
-    """A document that was read: its value, where each key stands, and what is wrong so far.
-
-    Checks that span several keys ask `get` and `failed`, and report with `refuse`. `result` ends the reading.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.value: T | None = None
-        self.stopped = False
-        self.places: dict[KeyPath, tuple[int, int]] = {}
-        self.values: dict[KeyPath, object] = {}
-        self.mappings: set[KeyPath] = set()
-        self.problems: list[ConfigProblem] = []
-
-    def get(self, path: KeyPath, default: object = None) -> Any:
-        """Return the value that the document gives at `path`, or `default` where it gives none or a wrong one."""
-        return self.values.get(path, default)
-
-    def failed(self, path: KeyPath) -> bool:
-        """Tell whether the document has a value at `path` that was refused."""
-        return path in self.places and path not in self.values
-
-    def is_mapping(self, path: KeyPath) -> bool:
-        """Tell whether the document has a mapping at `path`, or an empty value that counts as one."""
-        return path in self.mappings
-
-    def items(self, path: KeyPath) -> Iterator[KeyPath]:
-        """Yield the paths of the items of the list at `path`, refused ones too."""
-        index = 0
-        while (*path, index) in self.places:
-            yield (*path, index)
-            index += 1
-
-    def refuse(self, path: KeyPath, message: str, *, at: tuple[int, int] | None = None) -> None:
-        """Note a problem at `path`; it is placed at `at`, or else at the nearest of its parents that has a place."""
-        if at is None:
-            at = next(self.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.places)
-        self.problems.append(ConfigProblem(key_path(path), *at, message))
-
-    def result(self) -> T:
-        """Return the value, or raise ConfigError with every problem, sorted by line."""
-        if self.problems or self.value is None:
-            problems = sorted(self.problems, key=lambda problem: (problem.line, problem.column))
-            if len(problems) > MAX_PROBLEMS:
-                note = f"there are more problems; these are the first {MAX_PROBLEMS}"
-                problems = [*problems[:MAX_PROBLEMS], ConfigProblem("", 0, 0, note)]
-            raise ConfigError(self.name, tuple(problems))
-        return self.value
-
-
 def read(text: str, shape: type[T], *, name: str, secret: bool = False) -> Document[T]:
     """Read `text` as a `shape`; an empty document is one with every default.
 
@@ -150,19 +71,6 @@ def read(text: str, shape: type[T], *, name: str, secret: bool = False) -> Docum
     except _StopError:
         document.stopped = True
     return document
-
-
-def key_path(path: KeyPath) -> str:
-    """Write a key path the way people do: ``models[0].columns.age``, ``columns["a.b"]``."""
-    text = ""
-    for key in path:
-        if isinstance(key, int):
-            text += f"[{key}]"
-        elif len(key) <= 64 and _PLAIN_KEY.fullmatch(key):
-            text += f".{key}" if text else key
-        else:
-            text += f"[{shown(key)}]"
-    return text
 
 
 class _StopError(Exception):

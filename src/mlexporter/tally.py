@@ -133,17 +133,7 @@ def _increment(
     tracked: int,
     repeated: int,
 ) -> Increment:
-    added, taken = _Rows(), _Rows()
-    for match in matches:
-        prediction = orjson.loads(match.prediction)
-        added.add(prediction, orjson.loads(match.label), match.time)
-        if match.replaced is not None:
-            label, time = match.replaced
-            taken.add(prediction, orjson.loads(label), time)
-    for each in direct:
-        added.predictions += each.predictions
-        added.labels += each.labels
-        added.times += [each.time] * len(each.labels)
+    added, taken = _rows_of(matches, direct)
     totals, binner = side.totals, side.binner
     outcomes, retracted = totals.outcomes, totals.retracted
     by_window: tuple[tuple[Timed, ...], ...] = ()
@@ -178,6 +168,22 @@ def _increment(
         ),
         by_window,
     )
+
+
+def _rows_of(matches: Sequence[Match], direct: Sequence[Direct]) -> tuple[_Rows, _Rows]:
+    """What labels say now, and what was said before of those that are corrections."""
+    added, taken = _Rows(), _Rows()
+    for match in matches:
+        prediction = orjson.loads(match.prediction)
+        added.add(prediction, orjson.loads(match.label), match.time)
+        if match.replaced is not None:
+            label, time = match.replaced
+            taken.add(prediction, orjson.loads(label), time)
+    for each in direct:
+        added.predictions += each.predictions
+        added.labels += each.labels
+        added.times += [each.time] * len(each.labels)
+    return added, taken
 
 
 def _delays(delays: Sequence[float]) -> Ints:

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from mlexporter.authentication import Authenticator, PasswordChecks
+from mlexporter.config_document import ConfigError
 from mlexporter.guard import Rules
 from mlexporter.rate_limit import RateLimiter
-from mlexporter.strict_yaml import ConfigError
 from mlexporter.telemetry import Telemetry
 from mlexporter.tls import Material
 from mlexporter.web_files import Loaded, WebFiles

@@ -12,8 +12,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from mlexporter import config, scalars
+from mlexporter.config_document import Document, KeyPath, key_path
 from mlexporter.scalars import Scalar, shown
-from mlexporter.strict_yaml import Document, Items, KeyPath, key_path, read
+from mlexporter.strict_yaml import Items, read
 
 MAX_BCRYPT_COST: Final = 14
 """A check at cost 10 takes 0.1 s of a processor, and each step doubles it."""

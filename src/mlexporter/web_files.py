@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from mlexporter.authentication import Permissions, Token
-from mlexporter.strict_yaml import ConfigError, ConfigProblem, Document, KeyPath
+from mlexporter.config_document import ConfigError, ConfigProblem, Document, KeyPath
 from mlexporter.tls import Material, problem_with
 from mlexporter.web_config import ALL_PERMISSIONS, MAX_TOKEN, MIN_TOKEN, RateLimit, TlsConfig, WebConfig, read_document
 

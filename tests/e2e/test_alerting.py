@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ import numpy as np
 import pytest
 import requests
 
-from conftest import baseline, categorical, numeric
+from conftest import baseline, categorical, needs, numeric
 from e2e.conftest import Exporter, exporters, free_port, poll
-from e2e.test_prometheus import Prometheus, needs
+from e2e.prometheus import Prometheus, program, running
 from mlexporter.baseline import encode
 from mlexporter.samples import Role
 
@@ -34,7 +33,7 @@ from mlexporter.samples import Role
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 pytestmark = [
     needs("prometheus"),
-    pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed"),
+    needs("prometheus-alertmanager", "alertmanager"),
 ]
 
 RULES = Path(__file__).parents[2] / "prometheus" / "rules"
@@ -51,7 +50,6 @@ SHORTER = {
 }
 DURATION = re.compile(r"(\[|(?:interval|keep_firing_for): |\]\)+ >= )\d+[smhd]?\b")
 
-READY_SECONDS = 30.0
 # Two ticks of 15 seconds, and as long again as a busy machine may take.
 TICKED_SECONDS = 60.0
 PAGE_SECONDS = 120.0
@@ -192,31 +190,6 @@ class _Webhook(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def program(command: list[str], url: str, log: Path) -> Iterator[None]:
-    """A program that is ready, and that is stopped by its own process id."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-
-    def ready() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            return requests.get(f"{url}/-/ready", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
-
-    try:
-        poll(ready, READY_SECONDS, log.read_text)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def shortened(text: str) -> str:
     """Rules with shorter durations."""
     for long, short in SHORTER.items():
@@ -253,7 +226,6 @@ def alertmanager(folder: Path, receiver: Receiver) -> Iterator[str]:
 def prometheus(folder: Path, targets: list[Exporter], alerts_to: str) -> Iterator[Prometheus]:
     for path in RULES.glob("*.yaml"):
         (folder / path.name).write_text(shortened(path.read_text()))
-    url = f"http://127.0.0.1:{free_port()}"
     config = {
         "global": {
             "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s",
@@ -265,13 +237,8 @@ def prometheus(folder: Path, targets: list[Exporter], alerts_to: str) -> Iterato
             {"job_name": "mlexporter", "static_configs": [{"targets": [f"127.0.0.1:{one.port}" for one in targets]}]}
         ],
     }  # fmt: skip
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    command = [
-        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
-        f"--web.listen-address={url.removeprefix('http://')}", f"--web.external-url={url}", "--log.level=warn",
-    ]  # fmt: skip
-    with program(command, url, folder / "prometheus.log"):
-        yield Prometheus(url)
+    with running(folder, config) as started:
+        yield started
 
 
 # -- the scenario -----------------------------------------------------------------------------------------------------

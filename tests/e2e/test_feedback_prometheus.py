@@ -1,8 +1,6 @@
 """The real Prometheus pools what labels tell two replicas, and promtool has nothing to say about their page."""
 
-import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,42 +9,18 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from sklearn import metrics as sk
 
-from e2e.conftest import Exporter, Start, free_port, poll
+from conftest import needs
+from e2e.conftest import Exporter, Start, poll
 from e2e.feedback import SECONDS, Binary, built, config_of, kept, model, tracked
+from e2e.prometheus import Prometheus, running, scraping
 from mlexporter.metrics import MODEL_METRICS
 
 OF = {"model": "churn"}
 CLASSES = ("ant", "bee", "cat", "dog")
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
-
-
-class Prometheus:
-    """A running Prometheus that scrapes some exporters."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def ready(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/-/ready", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
-
-    def value(self, expression: str) -> float | None:
-        """The value of the one series that an expression gives; None while there is none."""
-        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10).json()
-        assert answer["status"] == "success", answer
-        result = answer["data"]["result"]
-        assert len(result) <= 1, result
-        return float(result[0]["value"][1]) if result else None
 
 
 @pytest.fixture
@@ -57,26 +31,8 @@ def replicas(start_exporter: Start, tmp_path: Path) -> list[Exporter]:
 
 @pytest.fixture
 def prometheus(replicas: list[Exporter], tmp_path: Path) -> Iterator[Prometheus]:
-    port = free_port()
-    targets = [f"127.0.0.1:{replica.port}" for replica in replicas]
-    config = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
-        "scrape_configs": [{"job_name": "mlexporter", "static_configs": [{"targets": targets}]}],
-    }
-    (tmp_path / "prometheus.yml").write_text(json.dumps(config))
-    command = [
-        "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-    ]  # fmt: skip
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    running = Prometheus(f"http://127.0.0.1:{port}")
-    try:
-        poll(running.ready, SECONDS, lambda: (tmp_path / "prometheus.log").read_text())
-        yield running
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(tmp_path, scraping(*replicas)) as started:
+        yield started
 
 
 def net(name: str, labels: str = "", by: str = "") -> str:

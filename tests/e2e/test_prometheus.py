@@ -1,27 +1,19 @@
 """The real Prometheus scrapes the real exporter, and promtool has nothing to say about its page."""
 
-import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from conftest import baseline, categorical, numeric
-from e2e.conftest import Exporter, Start, free_port, poll
+from conftest import baseline, categorical, needs, numeric
+from e2e.conftest import Exporter, Start
+from e2e.prometheus import Prometheus, running, scraping
 from mlexporter.baseline import encode
 
-SECONDS = 20.0
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 PROFILE = baseline(
@@ -99,63 +91,10 @@ def test_both_forms_hold_the_same_series(exporter: Exporter) -> None:
     assert len(text) > 250
 
 
-class Prometheus:
-    """A running Prometheus."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10).json()
-        assert answer["status"] == "success"
-        result: list[dict[str, Any]] = answer["data"]["result"]
-        return result
-
-    def value(self, expression: str) -> float | None:
-        """The value of the one series that an expression gives; None while there is none."""
-        result = self.query(expression)
-        assert len(result) <= 1, result
-        return float(result[0]["value"][1]) if result else None
-
-    def becomes(self, expression: str, value: float) -> None:
-        poll(
-            lambda: self.value(expression) == value,
-            SECONDS,
-            lambda: f"{expression} is {self.value(expression)}, not {value}",
-        )
-
-
 @pytest.fixture
 def prometheus(exporter: Exporter, tmp_path: Path) -> Iterator[Prometheus]:
-    port = free_port()
-    config = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
-        "scrape_configs": [
-            {"job_name": "mlexporter", "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"]}]},
-        ],
-    }
-    (tmp_path / "prometheus.yml").write_text(json.dumps(config))
-    command = [
-        "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-    ]  # fmt: skip
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        assert process.poll() is None, (tmp_path / "prometheus.log").read_text()
-        try:
-            return requests.get(f"{url}/-/ready", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
-
-    try:
-        poll(ready, SECONDS)
-        yield Prometheus(url)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(tmp_path, scraping(exporter)) as started:
+        yield started
 
 
 @needs("prometheus")

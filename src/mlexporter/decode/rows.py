@@ -9,7 +9,7 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-from mlexporter.decode.forms import Rejections, Row, by_name, in_order, kind
+from mlexporter.decode.forms import Rejections, Row, by_name, kind
 from mlexporter.samples import Batch, Decoded, Reason, Rejection, Values
 
 # Rows that hardly share a column would fill a table that is mostly empty, and far larger than the request.
@@ -59,24 +59,9 @@ def decode_rows(
 def decode_named_rows(
     rows: Iterable[object], model: str | None, version: str | None, weight: int, total: int
 ) -> Decoded:
-    """Samples that may each name a model and a version of their own.
-
-    Args:
-        rows: what should be objects with `features`; a DecodeError stands for one that could not be read.
-        model: of those that name none.
-        version: of those that name none.
-        weight: bytes they were decoded from.
-        total: how many there are.
-
-    """
-    groups, broken = by_name(rows, model, version, "a sample")
-    batches: list[Batch] = []
-    rejections = [*broken]
-    for (own_model, own_version), (group, indices) in groups.items():
-        decoded = decode_rows(group, own_model, own_version, weight * len(group) // total, indices)
-        batches += decoded.batches
-        rejections += decoded.rejections
-    return Decoded(tuple(batches), in_order(rejections))
+    """Samples that may each name a model and a version of their own, in objects with `features`; see `by_name`."""
+    parts, rejections = by_name(rows, model, version, weight, total, "a sample", decode_rows)
+    return Decoded(tuple(chain.from_iterable(part.batches for part in parts)), rejections)
 
 
 def _all_good(rows: list[Row]) -> bool:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mlexporter.decode.forms import Rejections, common_length, kind, name_of
-from mlexporter.decode.json_text import loads
+from mlexporter.decode.forms import Rejections, common_length, kind
+from mlexporter.decode.json_document import decode_document
 from mlexporter.decode.rows import (
     count_errors,
     decode_named_rows,
@@ -16,7 +16,6 @@ from mlexporter.decode.rows import (
 )
 from mlexporter.samples import Batch, Decoded, DecodeError, Reason, Rejection
 
-_SHAPES: Final = '"samples" (a list of samples), "columns" (an object of columns) or "features" (one sample)'
 _FIELDS: Final = ("id", "latency_seconds", "error")
 
 
@@ -27,31 +26,16 @@ def decode(body: bytes) -> Decoded:
         DecodeError: its framing is broken.
 
     """
-    document = loads(body)
-    if not isinstance(document, dict):
-        raise DecodeError(Reason.INVALID_STRUCTURE, f"the body is an object with {_SHAPES}, not {kind(document)}")
-    shapes = [shape for shape in ("samples", "columns", "features") if shape in document]
-    if len(shapes) != 1:
-        found = " and ".join(f'"{shape}"' for shape in shapes) or "none of them"
-        raise DecodeError(Reason.INVALID_STRUCTURE, f"the body has one of {_SHAPES}, and here is {found}")
-    model, version = name_of(document, "model"), name_of(document, "version")
-    if shapes == ["features"]:
-        return decode_rows([document], model, version, len(body))
-    content = document[shapes[0]]
-    if shapes == ["columns"]:
-        return _decode_columns(content, model, version, len(body))
-    if isinstance(content, dict):
-        content = [content]
-    if not isinstance(content, list):
-        raise DecodeError(Reason.INVALID_STRUCTURE, f'"samples" is a list of samples, not {kind(content)}')
-    if any("model" in row or "version" in row for row in content if isinstance(row, dict)):
-        return decode_named_rows(content, model, version, len(body), len(content))
-    return decode_rows(content, model, version, len(body))
+    return decode_document(body, "sample", "features", decode_rows, _decode_columns, _decode_list)
 
 
-def _decode_columns(columns: object, model: str | None, version: str | None, weight: int) -> Decoded:
-    if not isinstance(columns, dict):
-        raise DecodeError(Reason.INVALID_STRUCTURE, f'"columns" is an object of columns, not {kind(columns)}')
+def _decode_list(rows: list[Any], model: str | None, version: str | None, weight: int) -> Decoded:
+    if any("model" in row or "version" in row for row in rows if isinstance(row, dict)):
+        return decode_named_rows(rows, model, version, weight, len(rows))
+    return decode_rows(rows, model, version, weight)
+
+
+def _decode_columns(columns: dict[str, Any], model: str | None, version: str | None, weight: int) -> Decoded:
     features = columns.get("features")
     if not isinstance(features, dict):
         what = kind(features) if "features" in columns else "absent"

@@ -56,6 +56,7 @@ class FeedbackLines:
         self._names = _class_names(binner.classes, hidden=version.hides_classes)
         self._classes = [self._names[name] for name in binner.classes]
         self.baseline = realised(binner, binner.reference) if binner.reference is not None else []
+        self._figures: dict[tuple[str, str | None, str | None], bytes] = {}
         self._starts = [_exported_starts(binner, k) for k in range(len(binner.scored))]
         if not isinstance(binner.profile, ClassProfile):
             self._residuals = _Block(metrics.RESIDUALS, [labels])
@@ -75,9 +76,31 @@ class FeedbackLines:
             _Block(metric, [labels] if bins else []) for metric in (metrics.LOG_LOSS_SUM, metrics.SQUARED_ERROR_SUM)
         ]
 
-    def name_of(self, of_class: str) -> str:
-        """A class as a label value; the names of means stand for themselves."""
-        return self._names.get(of_class, of_class)
+    def add_figures(
+        self,
+        families: Families,
+        by_name: Mapping[str, Metric],
+        values: Sequence[FigureValue],
+        window: str | None = None,
+    ) -> None:
+        """Figures, by their name and class, as the metrics of these names."""
+        found: dict[str, tuple[list[bytes], list[float]]] = {}
+        for each in values:
+            name = by_name[each.figure].name
+            prefixes, numbers = found.setdefault(name, ([], []))
+            prefixes.append(self._figure(name, each.of_class, window))
+            numbers.append(each.value)
+        for name, (prefixes, numbers) in found.items():
+            families[name].add(prefixes, np.array(numbers))
+
+    def _figure(self, name: str, of_class: str | None, window: str | None) -> bytes:
+        """The text of one; the names of means over the classes stand for themselves."""
+        known = self._figures.get((name, of_class, window))
+        if known is None:
+            of = {} if of_class is None else {"class": self._names.get(of_class, of_class)}
+            during = {} if window is None else {"window": window}
+            known = self._figures[name, of_class, window] = prefix(name, {**self.labels, **of, **during})
+        return known
 
     def add_counts(self, families: Families, both: tuple[OutcomeCounts, OutcomeCounts]) -> None:
         """The counters: of outcomes as they came, and as corrections took them back."""
@@ -167,7 +190,7 @@ def add_feedback(families: Families, version: VersionSnapshot, lines: FeedbackLi
         lines.add_counts(families, (totals.outcomes, totals.retracted))
         _add_performance(families, version, lines, labels)
     for window, scores in feedback.scores:
-        _add_figures(families, metrics.PERFORMANCE_ESTIMATED, estimated(lines.binner, scores), lines, window=window)
+        lines.add_figures(families, metrics.PERFORMANCE_ESTIMATED, estimated(lines.binner, scores), window)
     if feedback.concept is not None:
         for tier, evidence, tolerance in zip(
             TIERS, feedback.concept.log_evidence.tolist(), feedback.concept.tolerance.tolist(), strict=True
@@ -192,24 +215,15 @@ def _add_performance(
     if binner.reference is not None:
         name = metrics.PERFORMANCE_BASELINE_OUTCOMES.name
         families[name].add_one(name, labels, binner.reference.rows)
-        _add_figures(families, metrics.PERFORMANCE_BASELINE, lines.baseline, lines)
+        lines.add_figures(families, metrics.PERFORMANCE_BASELINE, lines.baseline)
         add_errors(metrics.PERFORMANCE_BASELINE_STANDARD_ERROR, lines.baseline)
     for window, counts in version.feedback.windows:
         name = metrics.PERFORMANCE_OUTCOMES.name
         families[name].add_one(name, {**labels, "window": window}, counts.rows)
         values = realised(binner, counts)
-        _add_figures(families, metrics.PERFORMANCE, values, lines, window=window)
+        lines.add_figures(families, metrics.PERFORMANCE, values, window)
         add_errors(metrics.PERFORMANCE_STANDARD_ERROR, values, window=window)
-        _add_figures(families, metrics.PERFORMANCE_GAP, gap(binner, counts), lines, window=window)
-
-
-def _add_figures(
-    families: Families, by_name: Mapping[str, Metric], values: Sequence[FigureValue], lines: FeedbackLines, **more: str
-) -> None:
-    for each in values:
-        of_class = {} if each.of_class is None else {"class": lines.name_of(each.of_class)}
-        name = by_name[each.figure].name
-        families[name].add_one(name, {**lines.labels, **of_class, **more}, each.value)
+        lines.add_figures(families, metrics.PERFORMANCE_GAP, gap(binner, counts), window)
 
 
 def add_comparison(families: Families, version: VersionSnapshot) -> None:

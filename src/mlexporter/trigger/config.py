@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 
 from mlexporter import config, scalars
+from mlexporter.config_document import Document, KeyPath, key_path
 from mlexporter.scalars import Scalar, did_you_mean, shown
-from mlexporter.strict_yaml import Document, Items, KeyPath, Tree, key_path, read
+from mlexporter.strict_yaml import Items, Tree, read
 from mlexporter.trigger.matchers import Matcher, matcher
 from mlexporter.trigger.templates import Template, template, url_template
 
