@@ -108,6 +108,6 @@ class SlowFeedback:
         for window, counts in self.version.feedback.windows:
             self.add("performance_outcomes", counts.rows, window)
             add("", realised(self.binner, counts), window)
-            add("gap_", gap(self.binner, counts), window)
+            add("gap_", gap(self.binner, counts, realised(self.binner, counts)), window)
         for window, scores in self.version.feedback.scores:
             add("estimated_", estimated(self.binner, scores), window)

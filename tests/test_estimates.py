@@ -35,6 +35,10 @@ def values_of(values: list[FigureValue]) -> dict[tuple[str, str | None], float]:
     return named
 
 
+def gap_of(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
+    return gap(binner, counts, realised(binner, counts))
+
+
 def names_of(labels: Ints) -> list[object]:
     return [CLASSES[i] for i in labels]
 
@@ -159,10 +163,10 @@ def test_models_without_scores_have_no_estimates() -> None:
     said = ["yes", "no"] * 2000
     bare = with_reference(ClassProfile(task="binary", classes=("no", "yes")), bare.count(said, said))
     assert not estimated(bare, bare.count_scores(said))
-    assert not gap(bare, bare.count(said, said))
+    assert not gap_of(bare, bare.count(said, said))
     numbers = OutcomeBinner(RegressionProfile(prediction_edges=(0.0,), residual_edges=(0.0,)))
     assert not estimated(numbers, numbers.count_scores([1.0] * 500))
-    assert not gap(numbers, numbers.count([1.0] * 500, [1.0] * 500))
+    assert not gap_of(numbers, numbers.count([1.0] * 500, [1.0] * 500))
 
 
 # -- multiclass -------------------------------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ def test_multiclass_estimates_are_near_what_labels_show() -> None:
 def test_multiclass_estimate_of_the_training_data_is_what_labels_show() -> None:
     binner = trained_multiclass()
     assert binner.reference is not None
-    apart = values_of(gap(binner, binner.reference))
+    apart = values_of(gap_of(binner, binner.reference))
     # right and wrong predictions of each class, and whom they are taken for, are all as they were
     assert len(apart) == 1 + 4 * (len(CLASSES) + 2)
     for (figure, name), value in apart.items():
@@ -238,10 +242,10 @@ def test_gap_is_what_labels_show_less_what_is_estimated() -> None:
     flipped = np.where(np.random.default_rng(1).random(50_000) < 0.2, 1 - truth, truth)
     shown = values_of_realised(binner, live, flipped)
     expected = values_of(estimated(binner, binner.count_scores(live.tolist())))
-    apart = values_of(gap(binner, binner.count(live.tolist(), flipped.tolist())))
+    apart = values_of(gap_of(binner, binner.count(live.tolist(), flipped.tolist())))
     assert apart == {figure: EXACT(shown[figure] - expected[figure], abs=1e-12) for figure in expected}
     assert apart["accuracy_ratio", None] < -0.05
-    unchanged = values_of(gap(binner, binner.count(live.tolist(), truth.tolist())))
+    unchanged = values_of(gap_of(binner, binner.count(live.tolist(), truth.tolist())))
     assert all(abs(value) < 0.02 for value in unchanged.values())
 
 
@@ -249,9 +253,9 @@ def test_gap_needs_scores_of_nearly_all_outcomes() -> None:
     scores, labels = binary_scores("hard", 5000)
     binner = trained_binary(scores, labels)
     counts = binner.count(scores[:990].tolist(), labels[:990].tolist())
-    assert gap(binner, counts + binner.count(["1"] * 10, [1] * 10))
-    assert not gap(binner, counts + binner.count(["1"] * 11, [1] * 11))
-    assert not gap(binner, binner.count(scores[:199].tolist(), labels[:199].tolist()))
+    assert gap_of(binner, counts + binner.count(["1"] * 10, [1] * 10))
+    assert not gap_of(binner, counts + binner.count(["1"] * 11, [1] * 11))
+    assert not gap_of(binner, binner.count(scores[:199].tolist(), labels[:199].tolist()))
 
 
 def test_what_a_correction_takes_back_of_an_earlier_window_is_not_of_this_one() -> None:
@@ -260,8 +264,8 @@ def test_what_a_correction_takes_back_of_an_earlier_window_is_not_of_this_one() 
     low = scores < 0.5
     counts = binner.count(scores[low].tolist(), labels[low].tolist())
     debts = binner.count([0.9] * 10, [0] * 10).bins  # of bins that are empty in this window
-    apart = values_of(gap(binner, msgspec.structs.replace(counts, bins=counts.bins - debts)))
-    assert apart == values_of(gap(binner, counts))
+    apart = values_of(gap_of(binner, msgspec.structs.replace(counts, bins=counts.bins - debts)))
+    assert apart == values_of(gap_of(binner, counts))
     assert len(apart) > 2
 
 
@@ -270,12 +274,12 @@ def test_gap_has_no_mean_over_other_classes() -> None:
     probabilities, labels = class_scores(2000, seed=3)
     only = (labels != 3) & (probabilities.argmax(axis=1) != 3)
     counts = binner.count(objects(probabilities[only]), names_of(labels[only]))
-    apart = values_of(gap(binner, counts))
+    apart = values_of(gap_of(binner, counts))
     # a few of the fourth class are expected, but there are none: means over three and over four do not compare
     assert ("f1_ratio", "a") in apart
     assert not {name for _, name in apart} & {MACRO, WEIGHTED, "d"}
     counts = binner.count(objects(probabilities), names_of(labels))
-    assert {MACRO, WEIGHTED, "d"} <= {name for _, name in values_of(gap(binner, counts))}
+    assert {MACRO, WEIGHTED, "d"} <= {name for _, name in values_of(gap_of(binner, counts))}
 
 
 # -- all --------------------------------------------------------------------------------------------------------------

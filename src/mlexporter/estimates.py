@@ -22,7 +22,6 @@ from mlexporter.performance import (
     WEIGHTED,
     FigureValue,
     confusion_figures,
-    realised,
     roc_figures,
     scored_rows,
     without_debts,
@@ -80,9 +79,14 @@ def estimated(binner: OutcomeBinner, scores: Ints) -> list[FigureValue]:
     return [FigureValue(value.figure, value.of_class, value.value) for value in values if value.figure in _ESTIMATED]
 
 
-def gap(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
+def gap(binner: OutcomeBinner, counts: OutcomeCounts, shown: list[FigureValue]) -> list[FigureValue]:
     """What labels show less what is estimated, for the very same predictions: far from 0, a score is worth something
     else than it was in training, which is concept drift.
+
+    Args:
+        binner: of the outcomes.
+        counts: of predictions and their labels.
+        shown: figures of these counts.
 
     Returns:
         Of each figure that is both shown and estimated. The mean over classes is left out where the two are not over
@@ -93,12 +97,12 @@ def gap(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
     if not binner.scored or scored_rows(binner, counts.bins) < (1 - _UNSCORED) * counts.rows:
         return []
     expected = _by_name(estimated(binner, binner.score_counts(counts.bins)))
-    shown = _by_name(realised(binner, counts)) if expected else {}
+    found = _by_name(shown)
     values = []
-    for (figure, name), value in shown.items():
+    for (figure, name), value in found.items() if expected else ():
         # which classes a mean is over: for precision and recall, too, those that have an F1
         over = figure if figure == "roc_auc_ratio" else "f1_ratio"
-        alike = name not in (MACRO, WEIGHTED) or _classes_with(over, shown) == _classes_with(over, expected)
+        alike = name not in (MACRO, WEIGHTED) or _classes_with(over, found) == _classes_with(over, expected)
         if (figure, name) in expected and alike:
             values.append(FigureValue(figure, name, value - expected[figure, name]))
     return values

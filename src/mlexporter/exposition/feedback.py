@@ -223,7 +223,7 @@ def _add_performance(
         values = realised(binner, counts)
         lines.add_figures(families, metrics.PERFORMANCE, values, window)
         add_errors(metrics.PERFORMANCE_STANDARD_ERROR, values, window=window)
-        lines.add_figures(families, metrics.PERFORMANCE_GAP, gap(binner, counts), window)
+        lines.add_figures(families, metrics.PERFORMANCE_GAP, gap(binner, counts, values), window)
 
 
 def add_comparison(families: Families, version: VersionSnapshot) -> None:

@@ -354,7 +354,7 @@ class Joiner:
         with self._changed:
             self._writes += 1
             self._write_seconds += elapsed
-            self._failing_since = None
+        self._worked()
         self._sink.install(tallies[-1])
 
     def _finish(self, work: _Work) -> None:
@@ -386,8 +386,7 @@ class Joiner:
             lost = self._store.forget(self._clock())
             self._sink.lost(lost)
             self._sink.waiting(self._store.waiting())
-            with self._changed:
-                self._failing_since = None
+            self._worked()
         except StoreError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001 - a bug must not end the thread
@@ -401,6 +400,12 @@ class Joiner:
                 self._failing_since = time.monotonic()
         if first:
             _log.warning("predictions and labels wait in memory: %s", error)
+
+    def _worked(self) -> None:
+        with self._changed:
+            since, self._failing_since = self._failing_since, None
+        if since is not None:
+            _log.info("the store of pending predictions is back", extra={"seconds": round(time.monotonic() - since, 1)})
 
     def _pause(self, seconds: float) -> bool:
         """Wait before the next try; False where there is no time left for one."""
