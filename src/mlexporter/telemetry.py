@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from mlexporter import __version__, metrics
 from mlexporter.metrics import Metric
-from mlexporter.pending.joiner import Health
+from mlexporter.pending.work import Health
 from mlexporter.samples import Reason, Rejection
 
 _HTTP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -12,12 +12,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
 from mlexporter.pending.offers import Offer, Part
 from mlexporter.pending.queue import OfferQueue
 from mlexporter.pending.records import (
-    Arrival,
     Direct,
     Joined,
     Label,
@@ -29,6 +26,7 @@ from mlexporter.pending.records import (
 )
 from mlexporter.pending.runs import Run, packed
 from mlexporter.pending.sink import Sink, Tally
+from mlexporter.pending.work import Health, LabelRequest, Work
 from mlexporter.samples import Batch
 
 LABEL_ROWS: Final = 200_000
@@ -53,61 +51,6 @@ class Overloaded(StoreError):  # noqa: N818 - it says what is the case
     """Too many labels wait to be kept. It is worth a retry, later."""
 
 
-class Health(msgspec.Struct, frozen=True):
-    """How the store fares.
-
-    Attributes:
-        up: whether its last call worked.
-        errors: calls of it that failed.
-        queued_rows: predictions that are not written yet; rows without an id among them.
-        dropped: predictions that were given up before they were written: the queue was full, their id too long, or
-            they cannot be written.
-        writes: transactions that were committed.
-        write_seconds: time that they took.
-
-    """
-
-    up: bool = True
-    errors: int = 0
-    queued_rows: int = 0
-    dropped: int = 0
-    writes: int = 0
-    write_seconds: float = 0.0
-
-
-class _Request(msgspec.Struct, eq=False):
-    """Labels that somebody waits for, and how far they are written.
-
-    Outcomes without an id would count once more when they are sent again. So those of a request that is `forsaken`,
-    whose sender was told to send it again, are not counted; and while they are `counting`, nobody is told so.
-    """
-
-    labels: Sequence[Label]
-    predictions: Sequence[Prediction]
-    direct: Sequence[Direct]
-    done: threading.Event
-    taken: int = 0
-    error: str | None = None
-    counting: bool = False
-    forsaken: bool = False
-
-    @property
-    def size(self) -> int:
-        # outcomes that need no join are counted at once, with the first rows
-        return max(len(self.labels), len(self.predictions), 1)
-
-
-class _Work(msgspec.Struct):
-    """One write: rows, who brings outcomes without an id, who waits for it, and how much of the queue it is."""
-
-    predictions: list[Arrival] = []
-    labels: list[Label] = []
-    direct: list[Direct] = []
-    bringing: list[_Request] = []
-    finished: list[_Request] = []
-    rows: int = 0
-
-
 class Joiner:
     """Writes what requests bring, in a thread that runs `run`.
 
@@ -125,7 +68,7 @@ class Joiner:
         self._changed = threading.Condition()
         # under the lock of _changed
         self._offers = OfferQueue(self._changed)
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[LabelRequest] = deque()
         self._submitting = 0
         self._dropped = self._errors = self._writes = 0
         self._write_seconds = 0.0
@@ -185,7 +128,7 @@ class Joiner:
             StoreError: the store cannot be used, or took longer.
 
         """
-        request = _Request(labels, predictions, direct, threading.Event())
+        request = LabelRequest(labels, predictions, direct, threading.Event())
         with self._changed:
             self._admit(request, timeout)
             self._requests.append(request)
@@ -204,13 +147,13 @@ class Joiner:
         if request.error is not None:
             raise StoreError(request.error)
 
-    def _forsake(self, request: _Request) -> bool:
+    def _forsake(self, request: LabelRequest) -> bool:
         """Have outcomes without an id not counted, unless just that is going on."""
         with self._changed:
             request.forsaken = not request.counting
             return request.forsaken
 
-    def _admit(self, request: _Request, timeout: float) -> None:
+    def _admit(self, request: LabelRequest, timeout: float) -> None:
         """Refuse at once what would wait in vain. Under the lock."""
         if self._stop_at is not None:
             raise StoreError("the server is stopping; send the labels again")
@@ -274,9 +217,9 @@ class Joiner:
                 return True
             return bool(self._requests or self._offers) and time.monotonic() < self._stop_at
 
-    def _next(self) -> _Work:
+    def _next(self) -> Work:
         """The oldest labels and predictions, no more than one write takes."""
-        work = _Work()
+        work = Work()
         with self._changed:
             room = CHUNK_LABELS
             while self._requests and room > 0:
@@ -296,7 +239,7 @@ class Joiner:
                 self._encode(taken, work)
         return work
 
-    def _encode(self, part: Part, work: _Work) -> None:
+    def _encode(self, part: Part, work: Work) -> None:
         """Add some rows of an offer."""
         offer, begin, end = part
         work.rows += end - begin
@@ -308,7 +251,7 @@ class Joiner:
         with self._changed:
             self._dropped += dropped
 
-    def _perform(self, work: _Work) -> None:
+    def _perform(self, work: Work) -> None:
         """Write, again and again while the store fails; nothing of it is counted before it is kept."""
         pause = FIRST_RETRY_SECONDS
         while True:
@@ -331,13 +274,13 @@ class Joiner:
                 self._counted([request for request in work.bringing if request not in work.finished])
                 return
 
-    def _counted(self, requests: Sequence[_Request]) -> None:
+    def _counted(self, requests: Sequence[LabelRequest]) -> None:
         """Nothing of these is being counted any more."""
         with self._changed:
             for request in requests:
                 request.counting = False
 
-    def _write(self, work: _Work) -> None:
+    def _write(self, work: Work) -> None:
         tallies: list[Tally] = []
 
         def totals(joined: Joined) -> Totals:
@@ -357,14 +300,14 @@ class Joiner:
         self._worked()
         self._sink.install(tallies[-1])
 
-    def _finish(self, work: _Work) -> None:
+    def _finish(self, work: Work) -> None:
         """Take written or dropped rows off the queue, and tell who waits."""
         with self._changed:
             self._offers.written(work.rows)
         for request in work.finished:
             request.done.set()
 
-    def _drop(self, work: _Work, why: str) -> None:
+    def _drop(self, work: Work, why: str) -> None:
         with self._changed:
             self._dropped += row_count(work.predictions)
         for request in work.finished:
