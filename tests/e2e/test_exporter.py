@@ -383,13 +383,13 @@ def test_sighup_keeps_everything(exporter: Exporter) -> None:
 def test_a_port_that_is_taken(start_exporter: Start, tmp_path: Path) -> None:
     first = start_exporter()
     second = start_exporter(f"--web.listen-address=127.0.0.1:{first.port}", wait=False)
-    assert second.process.wait(10) == 1
+    assert second.process.wait(30) == 1
     assert second.log() == f"mlexporter: cannot listen on 127.0.0.1:{first.port}: Address already in use\n"
     assert first.get("/-/healthy").status_code == 200
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         third = start_exporter(f"--web.listen-address=127.0.0.1:{port}", wait=False)
-        assert third.process.wait(10) == 1
+        assert third.process.wait(30) == 1
     assert third.log() == f"mlexporter: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
@@ -403,7 +403,7 @@ def test_what_cannot_be_started_says_why(start_exporter: Start, tmp_path: Path) 
         (missing, "none.json: cannot be read"),
         (bad, "bad.json: not a baseline"),
     ):
-        assert exporter.process.wait(10) == 1
+        assert exporter.process.wait(30) == 1
         (line,) = exporter.log().splitlines()
         assert line.startswith("mlexporter: ")
         assert told in line

@@ -298,20 +298,20 @@ def test_more_than_may_wait(start_exporter: Start, tmp_path: Path, profile: str)
 
 def test_queue_that_is_full(exporter: Exporter, tmp_path: Path) -> None:
     """What waits in memory is bounded; what is beyond it is counted, and its samples are still accepted."""
-    data = Binary(8, 220_000)
+    data = Binary(8, 620_000)
     send(exporter, data, 0, 1000)
     tracked(exporter, "churn", 1000)
     with locked(exporter, tmp_path / "state"):
-        send(exporter, data, 0, 220_000, 10_000)
+        send(exporter, data, 0, 620_000, 20_000)
         goes_down(exporter)
         assert exporter.total("mlexporter_pending_dropped_total") == 20_000
-        assert exporter.total("mlexporter_pending_queue_rows") == 200_000
-        assert exporter.total("mlexporter_samples_total", **OF) == 221_000
+        assert exporter.total("mlexporter_pending_queue_rows") == 600_000
+        assert exporter.total("mlexporter_samples_total", **OF) == 621_000
     comes_back(exporter)
     # the first of them were there already
-    assert exporter.total("mlexporter_predictions_tracked_total", **OF) == 200_000
-    kept(exporter, OF | data.truth(195_000, 205_000))
-    holds(exporter, data.cells(195_000, 200_000))
+    assert exporter.total("mlexporter_predictions_tracked_total", **OF) == 600_000
+    kept(exporter, OF | data.truth(595_000, 605_000))
+    holds(exporter, data.cells(595_000, 600_000))
 
 
 def obey_permissions() -> None:
