@@ -73,8 +73,7 @@ ALLOWED = {
     "budget": "baseline metrics outcome_profile",
     "derived_profile": "baseline config outcome_profile samples scalars score_edges",
     "registry": (
-        "alarm baseline binning budget config derived_profile diary edges feedback learning samples "
-        "snapshot window"
+        "alarm baseline binning budget config derived_profile diary edges feedback learning samples snapshot window"
     ),
     "feedback_sink": "feedback pending registry samples tally",
     "fold": "binning edges learning outcomes registry samples snapshot",
@@ -86,7 +85,7 @@ ALLOWED = {
         "baseline config derived_profile diary feedback feedback_sink learning outcomes registry samples snapshot "
         "state window"
     ),
-    "reloading": "baseline config derived_profile diary registry restoring samples snapshot",
+    "reloading": "alarm baseline concept config derived_profile diary feedback registry restoring samples snapshot",
     "tick": "binning concept config detector diary history learning registry snapshot",
     "store": (
         "alarm baseline config derived_profile feedback_sink fold learning outcomes registry reloading restoring "
@@ -131,7 +130,7 @@ ALLOWED = {
     "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline builder columns config crew dataset derived_profile expectation loading logs "
+        "addresses backtest baseline builder columns config crew dataset expectation loading logs "
         "outcome_profile pending persistence profiling reloader scalars server serving show show_alarm slow_clients "
         "store telemetry terminal timezones trigger web_access web_files"
     ),

@@ -134,13 +134,16 @@ class Version:
     def rewindow(self, windows: Sequence[WindowConfig]) -> None:
         """Go on in these windows; those that are new begin empty."""
         assert self.counts is not None
-        before, self.windows = self.windows, refitted(self.windows, windows, self.counts)
-        if before != self.windows:
-            self.beside = None
+        self.windows = refitted(self.windows, windows, self.counts)
+        if self.beside is not None:
+            zero = self.beside.monitor.binner.zero()
+            beside = tuple(refitted(self.beside.windows, windows, zero))
+            self.beside = msgspec.structs.replace(self.beside, windows=beside)
 
     def unwatch(self, now: float) -> None:
         """Be held against nothing any more."""
         self.monitor = self.counts = self.alarm = self.alarm_from = self.diary = self.beside = self.refused = None
+        self.first_sample = None
         self.windows = []
         self.feedback.watch(None, (), now)
 

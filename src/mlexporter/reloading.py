@@ -12,10 +12,13 @@ from typing import Final
 
 import msgspec
 
+from mlexporter.alarm import Alarm
 from mlexporter.baseline import Baseline
+from mlexporter.concept import ConceptAlarm
 from mlexporter.config import UNVERSIONED, Config, ModelConfig
 from mlexporter.derived_profile import counted_profile
 from mlexporter.diary import Diary
+from mlexporter.feedback import fingerprint_of
 from mlexporter.registry import Registry, Version
 from mlexporter.restoring import Afresh, typed_as
 from mlexporter.samples import Rejection
@@ -124,13 +127,15 @@ class Reloading:
         model = self._models.get(version.model)
         same = version.config == model
         version.config = model
-        monitor = self._goes_on(version) or _newest(self._others(version.model))
+        monitor = self._goes_on(version) or _newest(self._others(version))
         self._registry.adopt(version)
         wanted = self._registry.series_of(monitor, version) if monitor is not None else version.series
-        if no_room := self._registry.room_for(wanted - version.series):
-            self._registry.forget(version)
+        self._registry.forget(version)
+        if no_room := self._registry.room_for(wanted):
             self._note(version, no_room.message)
-        elif monitor is None or version.learns:
+            return
+        self._registry.adopt(version)
+        if monitor is None or version.learns:
             self._learn(version, now, same=same, instead=monitor)
         else:
             self._hold(version, monitor, now)
@@ -146,7 +151,7 @@ class Reloading:
 
     def _goes_on(self, version: Version) -> Monitor | None:
         """What a version without a file of its own goes on against; None where that is not there any more."""
-        before, others = version.monitor, self._others(version.model)
+        before, others = version.monitor, self._others(version)
         if before is None:
             return None
         if version.learns:
@@ -157,11 +162,10 @@ class Reloading:
         # what is provisional is frozen by the version that learns it: without that one, it would be so for ever
         return next((other for other in others if other is refitted or _continues(before, other.baseline)), None)
 
-    def _others(self, model: str) -> Sequence[Monitor]:
-        if model not in self._registry.models:
-            return ()
-        known = self._registry.versions_of(model)
-        return [version.monitor for version in known if version.monitor is not None]
+    def _others(self, version: Version) -> Sequence[Monitor]:
+        """What versions of its model that are settled already are held against."""
+        known = self._registry.versions_of(version.model) if version.model in self._registry.models else []
+        return [each.monitor for each in known if each is not version and each.monitor is not None]
 
     def _learn(self, version: Version, now: float, *, same: bool, instead: Monitor | None = None) -> None:
         """Go on with what was learned, or is being learned; `instead` is for a version that has learned nothing."""
@@ -192,7 +196,7 @@ class Reloading:
             if before is not None:
                 self._note(version, "its baseline changed")
             self._registry.watch(version, monitor, now)
-            version.beside = None
+            version.rewindow(self._config.windows)
             return
         self._registry.book(version, monitor)
         version.monitor = monitor
@@ -200,24 +204,29 @@ class Reloading:
             kept, version.diary = version.diary.state(), self._diary(version, monitor)
             if not version.diary.restore(kept):
                 self._note(version, "time zones changed: the season it is learning")
-        if monitor.alarm is not before.alarm:
+        if _null(monitor.alarm) != _null(before.alarm):
             if version.alarm is not None:
                 self._note(version, "what its drift alarm accepts changed: the evidence")
             version.alarm, version.alarm_from = None, version.counts
         self._feedback(version, monitor, before, now)
+        windows = version.windows
         version.rewindow(self._config.windows)
+        for label, window in version.windows:
+            if (label, window) not in windows:
+                self._note(version, f"window {label} is new")
 
     def _diary(self, version: Version, monitor: Monitor) -> Diary:
         return Diary(monitor.binner, version.settings, self._config.detection.timezone)
 
     def _feedback(self, version: Version, monitor: Monitor, before: Monitor, now: float) -> None:
         feedback = version.feedback
-        if monitor.outcomes is not before.outcomes:
+        if fingerprint_of(monitor.outcomes) != fingerprint_of(before.outcomes):
             self._note(version, "outcomes are counted in other bins")
             feedback.watch(monitor.outcomes, self._config.windows, now)
             return
+        feedback.binner = monitor.outcomes
         feedback.rewindow(self._config.windows, now)
-        if monitor.concept is not before.concept:
+        if _null(monitor.concept) != _null(before.concept):
             if feedback.concept is not None:
                 self._note(version, "what its alarm on concept drift accepts changed: the evidence")
             feedback.concept, feedback.concept_from = None, feedback.totals.outcomes
@@ -227,6 +236,11 @@ def _continues(before: Monitor, baseline: Baseline) -> bool:
     """Whether what was counted against a monitor goes on against a baseline."""
     own = before.baseline
     return own is baseline or (own.hash == baseline.hash != "" and own.provisional == baseline.provisional)
+
+
+def _null(alarm: Alarm | ConceptAlarm | None) -> str:
+    """The fingerprint of an alarm's null hypothesis; empty where there is no alarm."""
+    return alarm.fingerprint() if alarm is not None else ""
 
 
 def _newest(monitors: Sequence[Monitor]) -> Monitor | None:

@@ -80,10 +80,7 @@ class Monitor(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, alarm=alarm, outcomes=outcomes, concept=concept).keeping(self)
 
     def keeping(self, before: "Monitor") -> "Monitor":
-        """Itself, with those parts of another one of the same baseline that ask and count the same.
-
-        What was gathered goes on where the part is the same object.
-        """
+        """Itself, with those parts of another one of the same baseline that ask and count the same."""
         alarm, outcomes, concept = self.alarm, self.outcomes, self.concept
         if alarm is not None and before.alarm is not None and alarm.fingerprint() == before.alarm.fingerprint():
             alarm = before.alarm
