@@ -10,8 +10,9 @@ import pytest
 from conftest import Clock, baseline, numeric
 from mlexporter import baseline as baseline_files
 from mlexporter import config
-from mlexporter.config import Config
+from mlexporter.config import Config, LabelsConfig, ModelConfig
 from mlexporter.loading import load_baselines
+from mlexporter.pending.opening import Horizons
 from mlexporter.reloader import MOST_WAITING, BusyReloading, Loaded, Reloader
 from mlexporter.store import Store
 from mlexporter.telemetry import Telemetry
@@ -201,3 +202,17 @@ def _until(condition: Callable[[], bool]) -> None:
             return
         waiting.wait(0.01)
     raise AssertionError("it did not come to it")
+
+
+def test_predictions_wait_as_long_as_the_configuration_that_holds_says() -> None:
+    def of(*horizons: tuple[str, str, float]) -> Config:
+        models = (
+            ModelConfig(name=name, version=version, labels=LabelsConfig(horizon=seconds))
+            for name, version, seconds in horizons
+        )
+        return Config(models=tuple(models))
+
+    horizons = Horizons(of(("m", "1", 60.0), ("m", "2", 120.0), ("n", "1", 600.0)))
+    assert (horizons("m"), horizons("n"), horizons("other")) == (120.0, 600.0, 7 * 86400.0)
+    horizons.use(of(("m", "1", 60.0), ("other", "1", 3600.0)))
+    assert (horizons("m"), horizons("n"), horizons("other")) == (60.0, 7 * 86400.0, 3600.0)
