@@ -71,26 +71,28 @@ ALLOWED = {
         "alarm baseline binning concept config edges expectation feedback outcome_profile outcomes samples statistics"
     ),
     "budget": "baseline metrics outcome_profile",
-    "derived_profile": "baseline outcome_profile samples scalars score_edges",
+    "derived_profile": "baseline config outcome_profile samples scalars score_edges",
     "registry": (
-        "alarm baseline binning budget config derived_profile diary edges feedback learning outcome_profile samples "
-        "snapshot window"
+        "alarm baseline binning budget config derived_profile diary edges feedback learning samples snapshot window"
     ),
     "feedback_sink": "feedback pending registry samples tally",
-    "fold": "binning edges learning registry samples snapshot",
+    "fold": "binning edges learning outcomes registry samples snapshot",
     # state to disk and back
     "state": (
         "alarm baseline binning concept diary edges feedback feedback_sink outcomes registry snapshot statistics window"
     ),
     "restoring": (
-        "baseline config diary feedback feedback_sink learning outcomes registry samples snapshot state window"
+        "baseline config derived_profile diary feedback feedback_sink learning outcomes registry samples snapshot "
+        "state window"
     ),
+    "reloading": "alarm baseline concept config derived_profile diary feedback registry restoring samples snapshot",
     "tick": "binning concept config detector diary history learning registry snapshot",
     "store": (
-        "alarm baseline config feedback_sink fold learning outcomes registry restoring samples snapshot state tick "
-        "window"
+        "alarm baseline config derived_profile feedback_sink fold learning outcomes registry reloading restoring "
+        "samples snapshot state tick window"
     ),
     "persistence": "restoring state store",
+    "loading": "baseline budget config derived_profile outcome_profile",
     # recorded samples through all of it
     "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text
@@ -112,12 +114,13 @@ ALLOWED = {
     "guard": "authentication rate_limit telemetry",
     "web_access": "authentication config_document guard rate_limit telemetry tls web_files",
     # HTTP
+    "reloader": "baseline config store telemetry",
     "label_intake": "pending samples snapshot store",
     "crew": "",
     "slow_clients": "crew decode samples",
     "server": (
-        "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
-        "store telemetry"
+        "baseline config decode explanation exposition label_intake pending reloader samples slow_clients snapshot "
+        "status store telemetry"
     ),
     "http_worker": "tls",
     "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
@@ -127,9 +130,9 @@ ALLOWED = {
     "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "
-        "outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients store "
-        "telemetry terminal timezones trigger web_access web_files"
+        "addresses backtest baseline builder columns config crew dataset expectation loading logs "
+        "outcome_profile pending persistence profiling reloader scalars server serving show show_alarm slow_clients "
+        "store telemetry terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",

@@ -18,8 +18,8 @@ from conftest import baseline, categorical, numeric
 from mlexporter import __version__, addresses
 from mlexporter.baseline import encode
 from mlexporter.cli import main
-from mlexporter.commands.serve import load_baselines
 from mlexporter.config import load
+from mlexporter.loading import load_baselines
 from mlexporter.samples import Role
 
 PROFILE = baseline(numeric("age", [0.0, 10.0, 20.0], [1, 5, 12]), categorical("plan", {"pro": 3}))

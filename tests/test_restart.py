@@ -155,6 +155,33 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
             exporter.kill()
 
 
+def test_what_is_written_down_after_a_reload_is_of_the_new_configuration(begin: Begin, tmp_path: Path) -> None:
+    """After a crash there is no word of anything that would not fit, and what came since is there."""
+    exporter = begin(pause=0.2)
+    exporter.ready()
+    assert exporter.post(labelled(500, 1))
+    other = baseline(numeric("x", EDGES[::2], np.random.default_rng(2).uniform(0, 10, 5000)), *profile().columns[1:])
+    (tmp_path / "baseline.json").write_bytes(baseline_files.encode(other))
+    exporter.process.send_signal(signal.SIGHUP)
+    until(lambda: exporter.said("configuration reloaded"), "reloaded")
+    assert [line["why"] for line in exporter.said("starts afresh")] == ["its baseline changed"]
+    assert sum(exporter.series("column_bin_total").values()) == 0
+    assert exporter.one("samples_total") == 500
+    assert exporter.post(labelled(300, 2))
+
+    def written() -> bool:
+        (version,) = decode((tmp_path / "state" / "state.bin").read_bytes()).versions
+        return version.baseline == other.hash and version.samples == 800
+
+    until(written, "written")
+    exporter.kill()
+    exporter.start()
+    exporter.ready()
+    assert exporter.said("state restored")
+    assert not exporter.said("starts afresh")
+    assert exporter.one("column_window_samples", column="x", window="1h") == 300
+
+
 def labelled(count: int, seed: int) -> list[dict[str, Any]]:
     source = random.Random(seed)
     return [

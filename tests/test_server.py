@@ -32,6 +32,7 @@ from mlexporter.config import Config, DiscoveryConfig, LimitsConfig, ModelConfig
 from mlexporter.logs import Formatter
 from mlexporter.pending.joiner import Overloaded
 from mlexporter.pending.records import StoreError
+from mlexporter.reloader import BusyReloading
 from mlexporter.samples import Reason, Role
 from mlexporter.server import Application
 from mlexporter.slow_clients import BodyReader
@@ -180,6 +181,55 @@ def log() -> Iterator[Callable[[], str]]:
 
 
 ROW = {"features": {"age": 15, "plan": "pro"}}
+
+
+# -- the configuration -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_reload_is_forbidden_unless_it_is_enabled(exporter: Exporter, method: str) -> None:
+    answer = exporter.call(method, "/-/reload")
+    assert (answer.status, answer.body) == ("403 FORBIDDEN", b"Lifecycle API is not enabled.\n")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
+def test_reload_is_not_for_reading(exporter: Exporter, method: str) -> None:
+    exporter.application.reload = lambda: pytest.fail("it was reloaded")
+    answer = exporter.call(method, "/-/reload")
+    assert answer.code == 405
+    assert answer.headers["Allow"] == "POST, PUT"
+
+
+def test_reload_answers_as_prometheus_does(exporter: Exporter) -> None:
+    answers: list[str | None] = [None, "a.yml:1:1: windwos: unknown key\na.yml:2:1: models: too many"]
+    exporter.application.reload = lambda: answers.pop(0)
+    good, bad = exporter.call("POST", "/-/reload"), exporter.call("PUT", "/-/reload")
+    assert (good.code, good.body) == (200, b"")
+    assert (bad.code, bad.headers["Content-Type"]) == (500, "text/plain; charset=utf-8")
+    assert bad.body == (b"failed to reload config: a.yml:1:1: windwos: unknown key\na.yml:2:1: models: too many\n")
+    name = "mlexporter_http_requests_total"
+    assert exporter.counted(name, handler="/-/reload", code="500", method="PUT") == 1
+
+
+def test_too_many_reloads(exporter: Exporter) -> None:
+    def busy() -> None:
+        raise BusyReloading("others wait")
+
+    exporter.application.reload = busy
+    answer = exporter.call("POST", "/-/reload")
+    assert (answer.code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_limits_and_the_landing_page_follow_the_configuration(exporter: Exporter) -> None:
+    body = json.dumps({"model": "churn", "version": "7", "samples": [ROW] * 100}).encode()
+    assert exporter.post(body, content_type="application/json").code == 200
+    assert exporter.counted("mlexporter_series_limit") == LIMITS.max_series
+    smaller = LimitsConfig(max_body_bytes=1024, max_series=1234)
+    exporter.application.use(Config(limits=smaller, discovery=DiscoveryConfig(enabled=True)))
+    assert exporter.post(body, content_type="application/json").code == 413
+    assert exporter.post(gzip.compress(body), content_type="application/json").code == 413
+    assert exporter.counted("mlexporter_series_limit") == 1234
+    assert exporter.call("GET", "/api/v1/status").json["series"]["limit"] == 1234
 
 
 # -- samples -----------------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """The profile of outcomes that a baseline stands for: its own, or what its columns tell where nobody had labels."""
 
+import logging
 import math
 
 import msgspec
 from msgspec import UNSET
 
 from mlexporter.baseline import Baseline, CategoricalColumn, Column, NumericColumn
+from mlexporter.config import ModelConfig
 from mlexporter.outcome_profile import (
     DEFAULT_THRESHOLD,
     MAX_CLASSES,
@@ -19,6 +21,8 @@ from mlexporter.outcome_profile import (
 from mlexporter.samples import CONFIDENCE_COLUMN, LABEL_COLUMN, PREDICTION_COLUMN, Role
 from mlexporter.scalars import listed
 from mlexporter.score_edges import uniform_score_edges
+
+logger = logging.getLogger(__name__)
 
 
 def profile_of(
@@ -162,3 +166,14 @@ def _column(baseline: Baseline, role: Role, name: str) -> Column | None:
 def _is_empty(column: Column) -> bool:
     """Whether every value was missing, of which the last bin is."""
     return not sum(column.counts[:-1])
+
+
+def counted_profile(baseline: Baseline, config: ModelConfig | None) -> OutcomeProfile | None:
+    """What outcomes are counted in; None, and a warning, where baseline and configuration do not tell."""
+    said = config or ModelConfig(name="")
+    try:
+        return profile_of(baseline, said.task, said.prediction.classes, said.prediction.threshold)
+    except ProfileError as error:
+        extra = {"model": baseline.model, "version": baseline.version, "error": str(error)}
+        logger.warning("outcomes are not counted", extra=extra)
+        return None

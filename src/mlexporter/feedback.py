@@ -14,7 +14,7 @@ from mlexporter.concept import ConceptState
 from mlexporter.config import Window as WindowConfig
 from mlexporter.edges import Ints
 from mlexporter.outcomes import OutcomeBinner, OutcomeCounts
-from mlexporter.window import Window
+from mlexporter.window import Window, refitted
 
 DELAY_BUCKETS: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0, 259200.0, 604800.0, 1209600.0, 2592000.0)
 """Upper ends, in seconds, of the buckets of label delays: from a second to 30 days."""
@@ -121,9 +121,14 @@ class Feedback:
 
     def watch(self, binner: OutcomeBinner | None, windows: Sequence[WindowConfig], now: float) -> None:
         """Begin to count in these bins; what an exporter before this one kept goes on where it is of the same bins."""
-        self.binner = binner
         if binner is None:
+            if self.binner is not None:
+                none = FeedbackTotals.zero(None).outcomes
+                self.totals = msgspec.structs.replace(self.totals, outcomes=none, retracted=none, since=now)
+                self.windows, self.score_windows, self.concept, self.concept_from = [], [], None, None
+            self.binner = None
             return
+        self.binner = binner
         self.totals = decoded(self.kept, binner, now) if self.kept is not None else self.totals.for_binner(binner, now)
         self.since = now
         scores = OutcomeCounts(binner.zero_scores(), np.zeros(0), 0, 0)
@@ -131,6 +136,17 @@ class Feedback:
         self.score_windows = [(window.label, Window(window.seconds, scores)) for window in windows]
         self.concept = None
         self.concept_from = self.totals.outcomes
+
+    def rewindow(self, windows: Sequence[WindowConfig], now: float) -> None:
+        """Go on in these windows; those that are new begin empty."""
+        if self.binner is None:
+            return
+        scores = OutcomeCounts(self.binner.zero_scores(), np.zeros(0), 0, 0)
+        before = self.windows
+        self.windows = refitted(before, windows, self.totals.outcomes)
+        self.score_windows = refitted(self.score_windows, windows, scores)
+        if any(window not in before for window in self.windows):
+            self.since = now  # a window that is new holds nothing that a correction could take back
 
     def copy(self) -> FeedbackSnapshot:
         """All of it at this moment."""

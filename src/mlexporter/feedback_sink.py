@@ -1,7 +1,7 @@
 """Where matches of predictions and labels come in: counted for the versions, and installed once they are written."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -78,10 +78,16 @@ class FeedbackSink:
                     feedback.totals, feedback.kept = msgspec.structs.replace(totals, **outcomes), None
                     continue
                 feedback.totals, feedback.kept = totals, None
-                for (_, window), timed in zip(feedback.windows, increment.by_window, strict=False):
+                by_width = dict(zip(increment.widths, increment.by_window, strict=False))
+                for _, window in feedback.windows:  # there may be others by now
                     window.advance(now)
-                    for each in timed:
+                    for each in by_width.get(window.width, ()):
                         window.add_at(each.counts, each.time, sign=each.sign)
+
+    def only(self, models: Collection[str]) -> None:
+        """Forget labels of all models but these; under the lock."""
+        self.labels_waiting = {model: count for model, count in self.labels_waiting.items() if model in models}
+        self.labels_unmatched = {key: count for key, count in self.labels_unmatched.items() if key[0] in models}
 
     def lost(self, lost: Lost) -> None:
         """Count what was given up."""

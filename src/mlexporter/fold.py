@@ -8,6 +8,7 @@ import numpy as np
 from mlexporter.binning import Counts
 from mlexporter.edges import Ints
 from mlexporter.learning import Learner
+from mlexporter.outcomes import OutcomeBinner
 from mlexporter.registry import Beside, Version
 from mlexporter.samples import Batch
 from mlexporter.snapshot import LATENCY_BUCKETS, Latency, Monitor
@@ -22,6 +23,11 @@ class Fold(msgspec.Struct, frozen=True):
     learner: Learner | None
     monitor: Monitor | None
     beside: Beside | None
+
+    @property
+    def outcomes(self) -> OutcomeBinner | None:
+        """What outcomes and scores are counted in."""
+        return self.monitor.outcomes if self.monitor is not None else None
 
 
 class Counted(msgspec.Struct, frozen=True):

@@ -4,7 +4,6 @@ Nothing here locks: the store calls it under its lock.
 """
 
 import json
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -18,17 +17,14 @@ from mlexporter.binning import Counts
 from mlexporter.budget import PER_VERSION, comparison_series, outcome_series, series_of
 from mlexporter.config import UNVERSIONED, ColumnConfig, Config, ModelConfig
 from mlexporter.config import Window as WindowConfig
-from mlexporter.derived_profile import profile_of
+from mlexporter.derived_profile import counted_profile
 from mlexporter.diary import Diary
 from mlexporter.edges import Ints
 from mlexporter.feedback import Feedback
 from mlexporter.learning import Learner
-from mlexporter.outcome_profile import OutcomeProfile, ProfileError
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import LATENCY_BUCKETS, Monitor
-from mlexporter.window import Window
-
-logger = logging.getLogger(__name__)
+from mlexporter.window import Window, refitted
 
 
 def key_of(model: str, version: str) -> str:
@@ -131,9 +127,25 @@ class Version:
         self.monitor = monitor
         self.learner = None
         self.counts = self.alarm_from = monitor.binner.zero()
-        self.alarm = None
+        self.alarm = self.diary = self.refused = None
         self.windows = [(window.label, Window(window.seconds, self.counts)) for window in windows]
         self.feedback.watch(monitor.outcomes, windows, now)
+
+    def rewindow(self, windows: Sequence[WindowConfig]) -> None:
+        """Go on in these windows; those that are new begin empty."""
+        assert self.counts is not None
+        self.windows = refitted(self.windows, windows, self.counts)
+        if self.beside is not None:
+            zero = self.beside.monitor.binner.zero()
+            beside = tuple(refitted(self.beside.windows, windows, zero))
+            self.beside = msgspec.structs.replace(self.beside, windows=beside)
+
+    def unwatch(self, now: float) -> None:
+        """Be held against nothing any more."""
+        self.monitor = self.counts = self.alarm = self.alarm_from = self.diary = self.beside = self.refused = None
+        self.first_sample = None
+        self.windows = []
+        self.feedback.watch(None, (), now)
 
 
 class Registry:
@@ -167,7 +179,19 @@ class Registry:
                 monitor = Monitor.of(baseline, config.detection, model.columns, counted_profile(baseline, model))
                 self.watch(version, monitor, now)
             else:
-                self._learn_from(version)
+                self.learn(version)
+
+    def begin_again(self, config: Config) -> list[Version]:
+        """Take another configuration, and hand out all versions, oldest first; none of them is known any more."""
+        versions = [version for model in self._models.values() for version in model.values()]
+        self._config, self._models, self.series = config, {}, 0
+        return versions
+
+    def adopt(self, version: Version) -> None:
+        """Know a version again, as the newest one of its model; what it is held against is yet to be booked."""
+        version.series = PER_VERSION
+        self.series += PER_VERSION
+        self._models.setdefault(version.model, {})[version.name] = version
 
     def __iter__(self) -> Iterator[Version]:
         """All versions by model and name."""
@@ -243,6 +267,13 @@ class Registry:
         return next(iter(versions)) if len(versions) == 1 else UNVERSIONED
 
     def _discover(self, model: str, version: str) -> Version | Rejection:
+        refused = self.refuses_model(model) or self.room_for(PER_VERSION)
+        if refused is not None:
+            return refused
+        return self.learn(self._add(model, version, None, configured=False))
+
+    def refuses_model(self, model: str) -> Rejection | None:
+        """Why a model that is not there is not learned; None where it is."""
         discovery = self._config.discovery
         if not discovery.enabled:
             known = ", ".join(sorted(self._models)) or "none"
@@ -252,18 +283,13 @@ class Registry:
             return Rejection(
                 0, Reason.MODEL_LIMIT, f"model {model!r} is one more than discovery.max_models ({discovery.max_models})"
             )
-        refused = self.room_for(PER_VERSION)
-        if refused is not None:
-            return refused
-        return self._learn_from(self._add(model, version, None, configured=False))
+        return None
 
     def _roll_out(self, model: str, versions: dict[str, Version], version: str, now: float) -> Version | Rejection:
         """A new version of a known model: under its own label, against the model's newest baseline."""
-        most = self._config.limits.max_versions
-        if len(versions) >= most and not self._retire(versions, now):
-            return Rejection(
-                0, Reason.VERSION_LIMIT, f"version {version!r} is one more than limits.max_versions ({most})"
-            )
+        refused = self.refuses_version(model, version)
+        if refused is not None and not self._retire(versions, now):
+            return refused
         monitors = [known.monitor for known in versions.values() if known.monitor is not None]
         refused = self.room_for(self.series_of(monitors[-1]) if monitors else PER_VERSION)
         if refused is not None:
@@ -271,23 +297,37 @@ class Registry:
         config = next((known.config for known in versions.values() if known.config is not None), None)
         found = self._add(model, version, config, configured=False)
         if not monitors:
-            return self._learn_from(found)
+            return self.learn(found)
         self.watch(found, monitors[-1], now)
         return found
+
+    def refuses_version(self, model: str, version: str) -> Rejection | None:
+        """Why a version of a model that is there is one too many; None where it is not."""
+        most = self._config.limits.max_versions
+        if len(self._models[model]) < most:
+            return None
+        return Rejection(0, Reason.VERSION_LIMIT, f"version {version!r} is one more than limits.max_versions ({most})")
 
     def _retire(self, versions: dict[str, Version], now: float) -> bool:
         """Make room by forgetting a version that is not configured and was silent for the longest window."""
         longest = max(window.seconds for window in self._config.windows)
-        for name, version in versions.items():
+        for version in versions.values():
             if version.learns and version.monitor is not None and version.monitor.baseline.provisional:
                 continue  # others may be held against what it learns, which freezes only with it
             # one that is known from what waited since before a restart is the first to go
             idle = now - max(version.last_sample or -math.inf, version.last_told or -math.inf)
             if not version.configured and idle > longest:
-                self.series -= version.series
-                del versions[name]
+                self.forget(version)
                 return True
         return False
+
+    def forget(self, version: Version) -> None:
+        """Know a version no more, nor its model where it was the only one."""
+        self.series -= version.series
+        versions = self._models[version.model]
+        del versions[version.name]
+        if not versions:
+            del self._models[version.model]
 
     def room_for(self, series: int) -> Rejection | None:
         """Why so many series more are too many; None where they are not."""
@@ -320,10 +360,14 @@ class Registry:
 
     def watch(self, version: Version, monitor: Monitor, now: float) -> None:
         """Hold a version against a baseline from now on, and book the series that it takes."""
+        self.book(version, monitor)
+        version.watch(monitor, self._config.windows, now)
+
+    def book(self, version: Version, monitor: Monitor) -> None:
+        """Book the series that a version takes that is held against a baseline."""
         series = self.series_of(monitor, version)
         self.series += series - version.series
         version.series = series
-        version.watch(monitor, self._config.windows, now)
 
     def beside(self, version: Version, now: float) -> Beside | None:
         """Where to count a version's samples once more, in the bins of the version before it; under the lock.
@@ -342,7 +386,8 @@ class Registry:
             version.beside = Beside(previous.monitor, windows)
         return version.beside
 
-    def _learn_from(self, version: Version) -> Version:
+    def learn(self, version: Version) -> Version:
+        """Learn a baseline from a version's own samples, from now on."""
         version.learner = Learner(self._config.discovery.max_columns)
         version.learns = True
         return version
@@ -351,14 +396,3 @@ class Registry:
 def same_bins(one: Monitor, other: Monitor) -> bool:
     """Whether counts of both add."""
     return one.binner is other.binner or one.baseline.hash == other.baseline.hash != ""
-
-
-def counted_profile(baseline: Baseline, config: ModelConfig | None) -> OutcomeProfile | None:
-    """What outcomes are counted in; None, and a warning, where baseline and configuration do not tell."""
-    said = config or ModelConfig(name="")
-    try:
-        return profile_of(baseline, said.task, said.prediction.classes, said.prediction.threshold)
-    except ProfileError as error:
-        extra = {"model": baseline.model, "version": baseline.version, "error": str(error)}
-        logger.warning("outcomes are not counted", extra=extra)
-        return None

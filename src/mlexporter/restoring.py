@@ -13,12 +13,13 @@ import numpy as np
 
 from mlexporter.baseline import CategoricalColumn, Column, NumericColumn
 from mlexporter.config import ColumnConfig, DetectionConfig
+from mlexporter.derived_profile import counted_profile
 from mlexporter.diary import Diary
 from mlexporter.feedback import fingerprint_of
 from mlexporter.feedback_sink import FeedbackSink
 from mlexporter.learning import absorbed
 from mlexporter.outcomes import OutcomeCounts
-from mlexporter.registry import Registry, Version, counted_profile, key_of
+from mlexporter.registry import Registry, Version, key_of
 from mlexporter.samples import Rejection
 from mlexporter.snapshot import Monitor
 from mlexporter.state import FeedbackState, LearnedBaseline, State, VersionState
@@ -137,7 +138,7 @@ class _Restorer:
             if learned.baseline.provisional and not saved.learns:
                 return None  # the version whose samples it is learned from has not come back
             configured = next((version for version in versions if version.config is not None), None)
-            if not _typed_as(learned.columns, configured.settings if configured is not None else {}):
+            if not typed_as(learned.columns, configured.settings if configured is not None else {}):
                 return None
             self._learned[saved.learned] = self._rebuilt(learned, configured, saved)
         return self._learned[saved.learned]
@@ -262,7 +263,7 @@ def alike(one: object, other: object) -> bool:
     return True
 
 
-def _typed_as(columns: Sequence[Column], settings: Mapping[str, ColumnConfig]) -> bool:
+def typed_as(columns: Sequence[Column], settings: Mapping[str, ColumnConfig]) -> bool:
     """Whether columns have the types that the configuration gives them."""
     for column in columns:
         wanted = settings[column.name].type if column.name in settings else None

@@ -22,6 +22,7 @@ from mlexporter.exposition import Exposition
 from mlexporter.label_intake import LabelIntake
 from mlexporter.pending.joiner import Joiner, Overloaded
 from mlexporter.pending.records import StoreError
+from mlexporter.reloader import BusyReloading
 from mlexporter.samples import DecodeError, Reason, Rejection
 from mlexporter.slow_clients import BodyReader
 from mlexporter.snapshot import Receipt
@@ -76,6 +77,11 @@ class Application:
         reader: reads request bodies.
         clock: Unix time in seconds.
 
+    Attributes:
+        config: as above; `use` changes it.
+        ready: whether samples are taken.
+        reload: reads the configuration again and says what is wrong with it; None where nobody may ask for that.
+
     """
 
     def __init__(
@@ -92,12 +98,30 @@ class Application:
         self._labels = LabelIntake(store, joiner, clock, reader.held_up)
         self._clock = clock
         self._telemetry = telemetry
-        self._config = config
+        self.config = config
         self._reader = reader
         self._exposition = Exposition()
         self._exposition_lock = threading.Lock()
         self.ready = threading.Event()
-        self._flask = _flask_application(self, store, config, clock)
+        self.reload: Callable[[], str | None] | None = None
+        self._flask = _flask_application(self, store, clock)
+
+    def use(self, config: Config) -> None:
+        """Go by another configuration."""
+        self.config, self._reader.limit = config, config.limits.max_body_bytes
+
+    def reloaded(self) -> flask.Response:
+        """The answer to a request to reload, which is that of Prometheus."""
+        if self.reload is None:
+            return _text("Lifecycle API is not enabled.\n", 403)
+        try:
+            with self._reader.held_up():
+                problems = self.reload()
+        except BusyReloading as error:
+            answer = _text(f"failed to reload config: {error}\n", 503)
+            answer.headers["Retry-After"] = "1"
+            return answer
+        return _text("", 200) if problems is None else _text(f"failed to reload config: {problems}\n", 500)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
@@ -161,7 +185,7 @@ class Application:
 
     def _use(self, sent: bytes, environ: Environ, use: Callable[[bytes, str], T]) -> T:
         encoding = environ.get("HTTP_CONTENT_ENCODING", "")
-        body = decode.decompress(sent, encoding, self._config.limits.max_body_bytes)
+        body = decode.decompress(sent, encoding, self.config.limits.max_body_bytes)
         return use(body, environ.get("CONTENT_TYPE", ""))
 
     def _answer(self, receipt: Receipt, refused: Sequence[Rejection]) -> Answer:
@@ -217,7 +241,7 @@ class Application:
             models = self._exposition.page(snapshot, openmetrics=openmetrics)
             self._telemetry.joined(self._joiner.health())
         self._telemetry.series.set(snapshot.series)
-        self._telemetry.series_limit.set(self._config.limits.max_series)
+        self._telemetry.series_limit.set(self.config.limits.max_series)
         self._telemetry.scrape_duration.observe(time.perf_counter() - start)
         own = self._telemetry.page(openmetrics=openmetrics)
         return b"".join((models, own, _OPENMETRICS_END if openmetrics else b""))
@@ -286,7 +310,11 @@ def _accepts_gzip(header: str) -> bool:
     return False
 
 
-def _flask_application(app: Application, store: Store, config: Config, clock: Callable[[], float]) -> flask.Flask:
+def _text(text: str, status: int = 200) -> flask.Response:
+    return flask.Response(text, status=status, mimetype="text/plain")
+
+
+def _flask_application(app: Application, store: Store, clock: Callable[[], float]) -> flask.Flask:
     """The routes that are not hot."""
     web = flask.Flask(__name__, static_folder=None)
     started = clock()
@@ -299,17 +327,21 @@ def _flask_application(app: Application, store: Store, config: Config, clock: Ca
 
     @web.get("/-/healthy")
     def healthy() -> flask.Response:
-        return flask.Response("mlexporter is healthy.\n", mimetype="text/plain")
+        return _text("mlexporter is healthy.\n")
 
     @web.get("/-/ready")
     def ready() -> flask.Response:
         if app.ready.is_set():
-            return flask.Response("mlexporter is ready.\n", mimetype="text/plain")
-        return flask.Response("mlexporter is not ready.\n", status=503, mimetype="text/plain")
+            return _text("mlexporter is ready.\n")
+        return _text("mlexporter is not ready.\n", 503)
+
+    @web.route("/-/reload", methods=["POST", "PUT"], provide_automatic_options=False)
+    def reload() -> flask.Response:
+        return app.reloaded()
 
     @web.get("/api/v1/status")
     def status() -> flask.Response:
-        content = status_of(store.snapshot(), started=started, max_series=config.limits.max_series)
+        content = status_of(store.snapshot(), started=started, max_series=app.config.limits.max_series)
         return flask.Response(_json(content), mimetype="application/json")
 
     @web.get("/api/v1/models/<path:model>/versions/<path:version>/baseline")
@@ -330,9 +362,9 @@ def _flask_application(app: Application, store: Store, config: Config, clock: Ca
 
     @web.get("/")
     def landing() -> str:
-        content = status_of(store.snapshot(), started=started, max_series=config.limits.max_series)
+        content = status_of(store.snapshot(), started=started, max_series=app.config.limits.max_series)
         return flask.render_template(
-            "landing.html", status=content, discovery=config.discovery.enabled, version=__version__
+            "landing.html", status=content, discovery=app.config.discovery.enabled, version=__version__
         )
 
     @web.errorhandler(404)

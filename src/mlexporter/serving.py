@@ -102,7 +102,6 @@ class Granian:
         """Serve until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, _stay)
         self._listener = listen(host, port)
         self.renew(self._access.tls if self._access is not None else None)
         if self._access is not None:
@@ -175,10 +174,6 @@ class Granian:
         return started.status
 
 
-def _stay(_: int, __: FrameType | None) -> None:
-    logger.info("SIGHUP ignored: there is nothing to reload")
-
-
 def _give_up_later() -> None:
     """End the process even if a request never ends."""
 
@@ -216,7 +211,6 @@ def serve_waitress(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGHUP, _stay)
     try:
         server.run()
     finally:

@@ -68,6 +68,28 @@ class Monitor(msgspec.Struct, frozen=True):
         alarm = alarm_of(baseline, self.binner, reference, detection, settings)
         return msgspec.structs.replace(self, baseline=baseline, reference=reference, alarm=alarm)
 
+    def refitted(
+        self, detection: DetectionConfig, settings: Mapping[str, ColumnConfig], profile: OutcomeProfile | None
+    ) -> "Monitor":
+        """The monitor of the same baseline under other settings, with the same bins."""
+        alarm = self.alarm
+        if not self.baseline.provisional:
+            alarm = alarm_of(self.baseline, self.binner, self.reference, detection, settings)
+        outcomes = OutcomeBinner(profile) if profile is not None else None
+        concept = ConceptAlarm.of(outcomes, detection) if outcomes is not None else None
+        return msgspec.structs.replace(self, alarm=alarm, outcomes=outcomes, concept=concept).keeping(self)
+
+    def keeping(self, before: "Monitor") -> "Monitor":
+        """Itself, with those parts of another one of the same baseline that ask and count the same."""
+        alarm, outcomes, concept = self.alarm, self.outcomes, self.concept
+        if alarm is not None and before.alarm is not None and alarm.fingerprint() == before.alarm.fingerprint():
+            alarm = before.alarm
+        if outcomes is not None and before.outcomes is not None and outcomes.fingerprint == before.outcomes.fingerprint:
+            outcomes = before.outcomes
+            if concept is not None and before.concept is not None:
+                concept = before.concept if concept.fingerprint() == before.concept.fingerprint() else concept
+        return msgspec.structs.replace(self, alarm=alarm, outcomes=outcomes, concept=concept)
+
 
 def alarm_of(
     baseline: Baseline,

@@ -19,11 +19,13 @@ import numpy as np
 from mlexporter.alarm import AlarmState
 from mlexporter.baseline import Baseline
 from mlexporter.config import Config
+from mlexporter.derived_profile import counted_profile
 from mlexporter.feedback_sink import FeedbackSink
 from mlexporter.fold import Counted, Fold, counted_of
 from mlexporter.learning import Learner, extended, with_counts
 from mlexporter.outcomes import OutcomeCounts
-from mlexporter.registry import Registry, Version, counted_profile, same_bins
+from mlexporter.registry import Registry, Version, same_bins
+from mlexporter.reloading import Reloading
 from mlexporter.restoring import Afresh, restore
 from mlexporter.samples import Batch, Reason, Rejection
 from mlexporter.snapshot import Latency, Monitor, Receipt, Snapshot, VersionComparison, VersionSnapshot
@@ -153,9 +155,9 @@ class Store:
                 self._counted.notify_all()
                 if counted is not None:
                     self._add_counts(fold, counted, now)
-                if learned is not None:
+                if learned is not None and version.learner is learner:
                     self._install(version, learned, now)
-                if learner is not None and learned is None and counted is None:
+                if learner is not None and version.learner is learner and learned is None and counted is None:
                     # what it has collected could break it again and again, and would grow without end
                     version.learner = Learner(self._config.discovery.max_columns)
 
@@ -165,14 +167,15 @@ class Store:
         version.samples += sum(batch.size for batch in fold.batches)
         version.latency_counts += counted.latency.counts
         version.latency_sum += counted.latency.sum
-        if counts is not None:
+        now_held, then = version.monitor, fold.monitor
+        if counts is not None and now_held is not None and then is not None and same_bins(now_held, then):
             assert version.counts is not None
             version.counts = version.counts + counts
             version.unknown += counts.unknown
             _add_to([window for _, window in version.windows], counts, now)
         if counted.beside is not None and fold.beside is not None:
             _add_to([window for _, window in fold.beside.windows], counted.beside, now)
-        if counted.scores is not None:
+        if counted.scores is not None and version.feedback.binner is fold.outcomes:
             scores = OutcomeCounts(counted.scores, np.zeros(0), 0, 0)
             _add_to([window for _, window in version.feedback.score_windows], scores, now)
 
@@ -292,6 +295,28 @@ class Store:
                 with self._lock:
                     copier.add(version)
         return copier.state(self.feedback, now)
+
+    def reload(self, config: Config, baselines: Mapping[tuple[str, str], Baseline]) -> list[Afresh]:
+        """Go on with another configuration; see `reloading`. What was accepted before is counted as it was sent.
+
+        Args:
+            config: that holds from now on.
+            baselines: of its models, as in `Store`.
+
+        Returns:
+            What begins afresh.
+
+        """
+        with self._ticking:  # no baseline freezes, no alarm advances and no state is copied meanwhile
+            with self._lock:
+                reloading = Reloading(self._registry, config, baselines)
+            reloading.prepare()
+            self._count_all()
+            with self._lock:
+                afresh = reloading.apply(self._clock())
+                self._config = self._tick.config = config
+                self.feedback.only(self._registry.models)
+        return afresh
 
     def restore(self, state: State, *, clean: bool) -> list[Afresh]:
         """Go on from a state, before anything else happens; see `restoring`."""

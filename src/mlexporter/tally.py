@@ -28,12 +28,14 @@ class Increment(msgspec.Struct, frozen=True):
         binner: they were counted with; None where nothing can be counted yet.
         totals: of the version with these matches.
         by_window: what goes into each of the windows, in their order.
+        widths: of the panes of these windows.
 
     """
 
     binner: OutcomeBinner | None
     totals: FeedbackTotals
     by_window: tuple[tuple[Timed, ...], ...]
+    widths: tuple[float, ...] = ()
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -167,6 +169,7 @@ def _increment(
             since=totals.since,
         ),
         by_window,
+        side.widths,
     )
 
 

@@ -145,10 +145,11 @@ class Telemetry(Families):
             duration = self._duration_by[handler] = self._duration.labels(handler)
         duration.observe(seconds)
 
-    def loaded(self) -> None:
-        """Note that the configuration was loaded."""
-        self._reload_successful.set(1)
-        self._reload_timestamp.set(self._clock())
+    def loaded(self, *, successful: bool = True) -> None:
+        """Note that the configuration was read, and whether it could be used."""
+        self._reload_successful.set(successful)
+        if successful:
+            self._reload_timestamp.set(self._clock())
 
     def web_config_loaded(self, *, successful: bool) -> None:
         """Note that the web configuration was read, and whether it could be used."""

@@ -27,10 +27,13 @@ class Tick:
         lock: that guards them.
         clock: Unix time in seconds, read under the lock.
 
+    Attributes:
+        config: of learning and of the alarms, which may be another with each tick.
+
     """
 
     def __init__(self, config: Config, registry: Registry, lock: threading.Lock, clock: Callable[[], float]) -> None:
-        self._config = config
+        self.config = config
         self._registry = registry
         self._lock = lock
         self._clock = clock
@@ -43,7 +46,7 @@ class Tick:
     def log_threshold(self) -> float | None:
         """The evidence at which an alarm goes on; None where nothing is watched. Under the lock."""
         watched = self._registry.watched
-        return log_threshold(watched, self._config.detection.false_alarm_every) if watched else None
+        return log_threshold(watched, self.config.detection.false_alarm_every) if watched else None
 
     def _freeze_due(self) -> None:
         with self._lock:
@@ -56,7 +59,7 @@ class Tick:
                 for version in self._registry
                 if version.learns and version.monitor is not None and version.monitor.baseline.provisional
             ]
-        period = self._config.discovery.learn_period
+        period = self.config.discovery.learn_period
         for version, monitor, counts, first in learning:
             assert counts is not None
             assert first is not None
@@ -68,7 +71,7 @@ class Tick:
     def _remember(self, version: Version, monitor: Monitor, counts: Counts, now: float) -> None:
         """Keep by day and hour what was counted since the last tick, to learn a season and a tolerance from."""
         if version.diary is None:
-            version.diary = Diary(monitor.binner, version.settings, self._config.detection.timezone)
+            version.diary = Diary(monitor.binner, version.settings, self.config.detection.timezone)
         version.diary.note(counts, now)
 
     def _freeze(self, version: Version, monitor: Monitor, counts: Counts) -> None:
@@ -76,7 +79,7 @@ class Tick:
         baseline = with_counts(monitor.baseline, monitor.binner, reference, provisional=False)
         if version.diary is not None:
             baseline = version.diary.learn(baseline)
-        frozen = monitor.frozen(baseline, reference, self._config.detection, version.settings)
+        frozen = monitor.frozen(baseline, reference, self.config.detection, version.settings)
         with self._lock:
             version.diary = None
             for other in self._registry.versions_of(version.model):

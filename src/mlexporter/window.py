@@ -1,5 +1,6 @@
 """A sliding window as a ring of panes of counts. The clock is an argument."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +21,18 @@ class Countable(Protocol):
     @property
     def sums(self) -> Floats:
         """Sums."""
+
+
+class Span(Protocol):
+    """A window as it is configured."""
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+
+    @property
+    def label(self) -> str:
+        """By which it is known."""
 
 
 class WindowState(msgspec.Struct, frozen=True):
@@ -117,3 +130,17 @@ class Window:
         self._bins, self._sums = state.bins.copy(), state.sums.copy()
         self._total_bins, self._total_sums = state.bins.sum(axis=0), state.total_sums.copy()
         return True
+
+
+def refitted(windows: Sequence[tuple[str, Window]], spans: Iterable[Span], like: Countable) -> list[tuple[str, Window]]:
+    """Windows by label as they are wanted now: those that are there already, and new ones.
+
+    Args:
+        windows: that are there, by label.
+        spans: that are wanted.
+        like: counts of the shape of theirs.
+
+    """
+    known = {(label, window.width): window for label, window in windows}
+    wanted = ((span.label, span.seconds) for span in spans)
+    return [(label, known.get((label, seconds / PANES)) or Window(seconds, like)) for label, seconds in wanted]

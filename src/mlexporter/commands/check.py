@@ -7,8 +7,8 @@ import click
 
 from mlexporter import config
 from mlexporter.baseline import BaselineError
-from mlexporter.commands.serve import load_baselines, missing_extra, shifted_seasons, uncounted_outcomes
 from mlexporter.config import ConfigError
+from mlexporter.loading import load_baselines, missing_extra, shifted_seasons, uncounted_outcomes
 
 
 @click.group("check")

@@ -3,22 +3,19 @@
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-from msgspec import UNSET
 
-from mlexporter import __version__, addresses, baseline, config, logs
+from mlexporter import __version__, addresses, config, logs
 from mlexporter.baseline import Baseline, BaselineError
-from mlexporter.budget import comparison_series, outcome_series, series_of
 from mlexporter.commands.logging_options import logging_options
-from mlexporter.config import UNVERSIONED, Config, ConfigError
-from mlexporter.derived_profile import profile_of
-from mlexporter.outcome_profile import ProfileError
+from mlexporter.config import Config, ConfigError
+from mlexporter.loading import load_baselines, missing_extra, shifted_seasons
 
 if TYPE_CHECKING:
     from mlexporter.persistence import Found, StateFolder
@@ -29,82 +26,11 @@ JOIN_SECONDS: Final = 2.0
 """How long, at the end, what is queued for the store of pending predictions is written."""
 
 
-def load_baselines(settings: Config, file: Path | None) -> dict[tuple[str, str], Baseline]:
-    """The baselines that a configuration names, by model and version.
-
-    Args:
-        settings: the configuration.
-        file: that it was read from, for messages.
-
-    Raises:
-        BaselineError: with every one that cannot be used, a line each; or together they take too many series.
-
-    """
-    baselines: dict[tuple[str, str], Baseline] = {}
-    problems: list[str] = []
-    newest: dict[str, Baseline] = {}
-    series, windows = 0, len(settings.windows)
-    for i, model in enumerate(settings.models):
-        if model.baseline is None:
-            continue
-        try:
-            found = baseline.read(model.baseline)
-            said = model.prediction
-            profile = profile_of(found, model.task, said.classes, said.threshold)
-        except BaselineError as error:
-            problems.append(f"models[{i}].baseline: {error}")
-            continue
-        except ProfileError as error:
-            profile = None  # where nobody built a baseline with outcomes, it does without them
-            if found.outcomes is not UNSET:
-                problems.append(f"models[{i}]: {error}")
-        baselines[model.name, model.version or UNVERSIONED] = found
-        series += series_of(found.columns, windows) + outcome_series(profile, windows)
-        if model.name in newest:
-            series += comparison_series(newest[model.name].columns, windows)
-        newest[model.name] = found
-    if series > settings.limits.max_series:
-        problems.append(
-            f"limits.max_series: the models take up to {series} series, more than {settings.limits.max_series}; "
-            "raise it, or leave out columns or windows"
-        )
-    if problems:
-        raise BaselineError("\n".join(f"{file}: {problem}" for problem in problems))
-    return baselines
-
-
-def missing_extra(settings: Config) -> str | None:
-    """What must be installed for a configuration to be served; None where nothing is missing."""
-    if settings.labels.store is not None and importlib.util.find_spec("redis") is None:
-        return "labels.store needs the extra: pip install 'mlexporter[redis]'"
-    return None
-
-
-def uncounted_outcomes(settings: Config, baselines: dict[tuple[str, str], Baseline]) -> Iterator[str]:
-    """What to say of models whose outcomes are not counted: neither baseline nor configuration tells how."""
-    for model in settings.models:
-        found = baselines.get((model.name, model.version or UNVERSIONED))
-        if found is None:
-            continue
-        try:
-            profile_of(found, model.task, model.prediction.classes, model.prediction.threshold)
-        except ProfileError as error:
-            yield f"model {model.name!r}: outcomes are not counted: {error}"
-
-
-def shifted_seasons(settings: Config, baselines: dict[tuple[str, str], Baseline]) -> Iterator[str]:
-    """What to say of columns whose hours are told in another time zone than that in which their season was learned."""
-    for model in settings.models:
-        found = baselines.get((model.name, model.version or UNVERSIONED))
-        for column in found.columns if found is not None else ():
-            own = model.columns.get(column.name)
-            if column.season is None or own is None or own.season is False:
-                continue
-            if own.timezone not in (None, column.season.timezone):
-                yield (
-                    f"model {model.name!r}, column {column.name!r}: the season was learned by hours of "
-                    f"{column.season.timezone}, and is held against hours of {own.timezone}"
-                )
+def _load(file: Path | None) -> tuple[Config, dict[tuple[str, str], Baseline]]:
+    """The configuration and its baselines. Raises ConfigError or BaselineError."""
+    settings = config.load(file) if file is not None else config.default()
+    baselines = load_baselines(settings, file)
+    return settings, baselines
 
 
 def _found_state(path: Path | None) -> "tuple[StateFolder | None, Found]":
@@ -140,6 +66,12 @@ def _found_state(path: Path | None) -> "tuple[StateFolder | None, Found]":
     help="TLS, users and tokens, in the format of Prometheus's exporter-toolkit. Without one: open to everybody.",
 )
 @click.option(
+    "--web.enable-lifecycle",
+    "enable_lifecycle",
+    is_flag=True,
+    help="Enable reloading the configuration by POST /-/reload; SIGHUP reloads it in any case.",
+)
+@click.option(
     "--web.server",
     "web_server",
     type=click.Choice(["granian", "waitress"]),
@@ -160,6 +92,7 @@ def serve(
     config_file: Path | None,
     listen_address: str,
     web_config_file: Path | None,
+    enable_lifecycle: bool,
     web_server: str,
     storage_path: Path | None,
     log_level: str,
@@ -167,14 +100,15 @@ def serve(
 ) -> None:
     """Receive samples over HTTP and expose drift at /metrics.
 
-    Ends within 5 seconds of SIGTERM; requests that were begun are finished.
+    Ends within 5 seconds of SIGTERM; requests that were begun are finished. Reads its configuration again on SIGHUP.
     """
     # Heavy imports stand here, so that --help and `check config` answer at once.
     from mlexporter import serving
     from mlexporter.crew import Crew
     from mlexporter.pending.joiner import Joiner
-    from mlexporter.pending.opening import kept_totals, open_store
+    from mlexporter.pending.opening import Horizons, kept_totals, open_store
     from mlexporter.persistence import SECONDS, Saver, begin
+    from mlexporter.reloader import Reloader
     from mlexporter.server import Application
     from mlexporter.slow_clients import BodyReader
     from mlexporter.store import Store
@@ -185,8 +119,7 @@ def serve(
     logs.set_up(log_level, log_format)
     try:
         host, port = addresses.split_address(listen_address)
-        settings = config.load(config_file) if config_file is not None else config.default()
-        baselines = load_baselines(settings, config_file)
+        settings, baselines = _load(config_file)
         web_files = WebFiles(web_config_file) if web_config_file is not None else None
         web = web_files.load() if web_files is not None else None
     except (ConfigError, BaselineError, ValueError) as error:
@@ -205,7 +138,8 @@ def serve(
     telemetry = Telemetry(time.time)
     crew = Crew()
     reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
-    pending = open_store(settings, storage_path)
+    horizons = Horizons(settings)
+    pending = open_store(settings, storage_path, horizons)
     store = Store(settings, baselines, time.time, {**found.totals, **kept_totals(pending)})
     begin(store, found)
     saver = None
@@ -215,6 +149,10 @@ def serve(
         serving.start_thread("saver", saver.run)
     joiner = Joiner(pending, store.feedback, time.time)
     application = Application(store, joiner, telemetry, settings, reader, time.time)
+    reloader = Reloader(lambda: _load(config_file), settings, store, telemetry, (application.use, horizons.use))
+    if enable_lifecycle:
+        application.reload = reloader.reload
+    signal.signal(signal.SIGHUP, lambda *_: reloader.ask())
     access = None
     if web_files is not None and web is not None:
         access = WebAccess(web_files, web, telemetry, crew.held_up)
@@ -225,6 +163,7 @@ def serve(
     serving.start_thread("slow-clients", reader.watch)
     serving.start_thread("crew", crew.watch)
     telemetry.loaded()
+    serving.start_thread("reloader", reloader.run)
     serving.tune_memory()
     application.ready.set()
     for note in shifted_seasons(settings, baselines):

@@ -40,7 +40,7 @@ class Exposition:
             self._add_version(families, version)
             if version.monitor is not None:
                 known = self._lines.get(key)
-                fits = known is not None and known.monitor.binner is version.monitor.binner
+                fits = known is not None and known.fits(version, version.monitor)
                 lines[key] = known if fits and known is not None else ColumnLines(version, version.monitor)
                 add_columns(families, version, lines[key])
                 if version.alarm is not None:
@@ -66,7 +66,8 @@ class Exposition:
     def _feedback_of(self, version: VersionSnapshot, binner: OutcomeBinner) -> FeedbackLines:
         """The lines of a version's outcomes, made when its bins are new."""
         known = self._feedback_lines.get((version.model, version.version))
-        return known if known is not None and known.binner is binner else FeedbackLines(version, binner)
+        fits = known is not None and known.binner is binner and known.hides == version.hides_classes
+        return known if fits and known is not None else FeedbackLines(version, binner)
 
     @staticmethod
     def _add_waiting(families: Families, snapshot: Snapshot) -> None:

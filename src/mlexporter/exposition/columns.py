@@ -101,6 +101,7 @@ class ColumnLines:
 
     def __init__(self, snapshot: VersionSnapshot, monitor: Monitor) -> None:
         self.monitor = monitor
+        self._made_for = _named(snapshot)
         labels = {"model": snapshot.model, "version": snapshot.version}
         columns = [{**labels, "role": column.role.value, "column": column.name} for column in monitor.binner.columns]
         bins = [
@@ -123,6 +124,10 @@ class ColumnLines:
             for window, _, _ in snapshot.windows
         ]
 
+    def fits(self, snapshot: VersionSnapshot, monitor: Monitor) -> bool:
+        """Whether the text is that of a version as it is now: bins, windows and hidden names may change."""
+        return self.monitor.binner is monitor.binner and self._made_for == _named(snapshot)
+
     def ratios(self, reference: Reference) -> tuple[list[bytes], list[bytes]]:
         """The lines of the baseline's shares, numbers and all, which change with the baseline only: of the bins, and of
         the values up to the edges.
@@ -133,6 +138,10 @@ class ColumnLines:
             of_values.add(self.histogram.edge_prefixes, self.histogram.ratios(reference.bins))
             self._ratios_of = (reference, of_bins.parts, of_values.parts)
         return self._ratios_of[1:]
+
+
+def _named(snapshot: VersionSnapshot) -> tuple[frozenset[str], tuple[str, ...]]:
+    return snapshot.hidden, tuple(label for label, _, _ in snapshot.windows)
 
 
 def add_columns(families: Families, version: VersionSnapshot, lines: ColumnLines) -> None:

@@ -52,8 +52,9 @@ class FeedbackLines:
 
     def __init__(self, version: VersionSnapshot, binner: OutcomeBinner) -> None:
         self.binner = binner
+        self.hides = version.hides_classes
         self.labels = labels = {"model": version.model, "version": version.version}
-        self._names = _class_names(binner.classes, hidden=version.hides_classes)
+        self._names = _class_names(binner.classes, hidden=self.hides)
         self._classes = [self._names[name] for name in binner.classes]
         self.baseline = realised(binner, binner.reference) if binner.reference is not None else []
         self._figures: dict[tuple[str, str | None, str | None], bytes] = {}

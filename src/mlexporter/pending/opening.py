@@ -16,25 +16,36 @@ MEMORY_ROWS: Final = 200_000
 """Predictions that wait at most where they wait in memory: some 50 MiB once all are labelled."""
 
 
-def open_store(config: Config, folder: Path | None) -> PendingStore:
+class Horizons:
+    """How long, in seconds, a prediction of a model waits for its label, by the configuration that holds."""
+
+    def __init__(self, config: Config) -> None:
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """Go by another configuration."""
+        horizons: dict[str, float] = {}
+        for model in config.models:
+            horizons[model.name] = max(horizons.get(model.name, 0.0), model.labels.horizon)
+        self._horizons = horizons
+
+    def __call__(self, model: str) -> float:
+        """That of a model; the default where the configuration does not name it."""
+        return self._horizons.get(model, LabelsConfig().horizon)
+
+
+def open_store(config: Config, folder: Path | None, horizon: Horizons) -> PendingStore:
     """The store that a configuration names. It may be down: that shows when it is used.
 
     Args:
-        config: with a shared store, perhaps, and the horizons of models.
+        config: with a shared store, perhaps.
         folder: of files; None keeps all in memory.
+        horizon: of the models.
 
     Raises:
         ImportError: the package of the shared store is not installed.
 
     """
-    horizons: dict[str, float] = {}
-    for model in config.models:
-        horizons[model.name] = max(horizons.get(model.name, 0.0), model.labels.horizon)
-    default = LabelsConfig().horizon
-
-    def horizon(model: str) -> float:
-        return horizons.get(model, default)
-
     most = config.labels.max_rows
     if config.labels.store is not None:
         from mlexporter.pending.redis import RedisStore
