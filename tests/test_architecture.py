@@ -130,9 +130,9 @@ ALLOWED = {
     "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline builder columns config crew dataset expectation loading logs "
-        "outcome_profile pending persistence profiling reloader scalars server serving show show_alarm slow_clients "
-        "store telemetry terminal timezones trigger web_access web_files"
+        "addresses backtest baseline builder columns config crew dataset expectation loading logs outcome_profile "
+        "pending persistence profiling reloader scalars server serving show show_alarm slow_clients store telemetry "
+        "terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",
