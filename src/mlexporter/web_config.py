@@ -258,7 +258,7 @@ def _check_headers(document: Document[WebConfig]) -> None:
     for name, accepted in _HEADERS.items():
         value = document.get((*section, name))
         if value and accepted and value not in accepted:
-            document.refuse((*section, name), f"{shown(value)} is not one of {', '.join(accepted)}")
+            document.refuse((*section, name), f"is not one of {', '.join(accepted)}")
 
 
 def _check_users(document: Document[WebConfig]) -> None:
