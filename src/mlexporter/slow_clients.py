@@ -58,7 +58,8 @@ class BodyReader:
         timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit = limit
+        self.limit = limit
+        """Most bytes of a body."""
         self._crew = crew or Crew()
         self._most = most
         self._timeout = timeout
@@ -77,22 +78,22 @@ class BodyReader:
 
         """
         length = _content_length(environ)
-        if length is not None and length > self._limit:
-            raise too_large(self._limit)
+        if length is not None and length > self.limit:
+            raise too_large(self.limit)
         if length == 0:
             return b""
         # Threads that pass here at the same moment may be a few too many, which a lock would cost more than.
         if self._is_full() and not self._wait_for_place():
             raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
-        size = self._limit + 1 if length is None else length
+        size = self.limit + 1 if length is None else length
         start = self._clock()
         if start >= self._careful_until:
             body = self._read(environ, size, start)
         else:
             with self._crew.held_up():
                 body = self._read(environ, size, start)
-        if len(body) > self._limit:
-            raise too_large(self._limit)
+        if len(body) > self.limit:
+            raise too_large(self.limit)
         if length is not None and len(body) < length:
             raise DecodeError(
                 Reason.REQUEST_TIMEOUT, f"the body ended after {len(body)} of the {length} bytes of Content-Length"

@@ -163,13 +163,12 @@ def show_wrong_credentials(exporter: Exporter) -> None:
 
 
 def break_web_config(exporter: Exporter, folder: Path) -> None:
-    """Every way to have a secret stand where it may not."""
+    """Have secrets stand where they may not."""
     good = (folder / "web.yml").read_text()
     failures = "mlexporter_web_config_reload_failures_total"
     breaks: list[str | dict[str, Any]] = [
         good[:-3], good.replace('"push"', f'"{SERVER_TOKEN}"'), good.replace(HASH, f"{HASH}x"),
-        {"basic_auth_users": {"ops": PASSWORD}}, {"bearer_tokens": [SERVER_TOKEN]}, {"bearer_tokens": SERVER_TOKEN},
-        {"tls_server_config": {"cert": "x", "key": SERVER_TOKEN}},
+        {"bearer_tokens": [SERVER_TOKEN], "basic_auth_users": {"ops": PASSWORD}, "tls_server_config": {"key": FILE_TOKEN}},
     ]  # fmt: skip
     for number, broken in enumerate(breaks, 1):
         (folder / "web.yml").write_text(broken if isinstance(broken, str) else json.dumps(broken))
@@ -210,6 +209,7 @@ def test_nothing_that_was_sent_or_is_secret_shows(
     assert exporter.stop()[0] == 0
     assert marks_in(exporter.log()) == []
     (tmp_path / "data" / "pending.sqlite").write_bytes("\n".join(SENT.values()).encode())  # damaged, by marks
+    (tmp_path / "data" / "pending.sqlite-wal").unlink(missing_ok=True)  # or it would be mended by this
     again = start_exporter(
         "--log.level=debug", "--web.config.file=web.yml", "--storage.path=data", config=configured(tmp_path), wait=False
     )
