@@ -250,3 +250,17 @@ def test_few_modules_start_programs() -> None:
 )  # fmt: skip
 def test_what_runs_something_is_found(source: str) -> None:
     assert suspicious(source)
+
+
+# -- what SECURITY.md promises -----------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    """And the links of the page lead somewhere."""
+    page = text_of("SECURITY.md")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 20
+    for file, name in named:
+        assert f"\ndef {name}(" in text_of(file), f"{file} has no {name}"
+    for target in re.findall(r"\]\((?!https:)([^)#]*)", page):
+        assert (ROOT / target).exists(), target

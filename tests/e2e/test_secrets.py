@@ -168,7 +168,7 @@ def break_web_config(exporter: Exporter, folder: Path) -> None:
     failures = "mlexporter_web_config_reload_failures_total"
     breaks: list[str | dict[str, Any]] = [
         good[:-3], good.replace('"push"', f'"{SERVER_TOKEN}"'), good.replace(HASH, f"{HASH}x"),
-        {"bearer_tokens": [SERVER_TOKEN], "basic_auth_users": {"ops": PASSWORD}, "tls_server_config": {"key": FILE_TOKEN}},
+        {"bearer_tokens": [SERVER_TOKEN], "basic_auth_users": {"ops": PASSWORD}, "rate_limit": FILE_TOKEN},
     ]  # fmt: skip
     for number, broken in enumerate(breaks, 1):
         (folder / "web.yml").write_text(broken if isinstance(broken, str) else json.dumps(broken))
@@ -240,9 +240,9 @@ def test_a_store_that_refuses_its_password_does_not_make_it_show(
     assert "predictions and labels wait in memory" in exporter.log()
 
 
-def test_a_url_of_a_store_that_is_none_does_not_show(tmp_path: Path, start_exporter: Start) -> None:
+def test_a_url_of_a_store_that_is_none_does_not_show(start_exporter: Start) -> None:
     for number, url in enumerate((f"redis://:{STORE_PASSWORD}@[", f"https://:{STORE_PASSWORD}@a/", STORE_PASSWORD)):
-        exporter = start_exporter(config=configured(tmp_path, labels={"store": url}), wait=False)
+        exporter = start_exporter(config={"labels": {"store": url}}, wait=False)
         assert exporter.process.wait(SECONDS) == 1
         assert "labels.store" in exporter.log(), number
         assert marks_in(exporter.log()) == []
