@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock'
 
-.PHONY: help demo stack test lint check bench clean
+.PHONY: help demo stack test lint check bench lock clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -15,6 +16,7 @@ help:
 	@echo 'make lint    lint, format, types'
 	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
+	@echo 'make lock    lock what pyproject.toml asks for (ARGS=--upgrade: the newest of everything)'
 	@echo 'make clean   remove everything that was made here'
 
 demo: $(VENV)/.demo
@@ -36,19 +38,25 @@ check: lint test
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# What is locked already stays as it is, unless pyproject.toml asks for another, or ARGS does.
+lock: $(VENV)/.dev
+	$(LOCK) --extra redis --output-file requirements.lock pyproject.toml $(ARGS)
+	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml $(ARGS)
+
 clean:
 	rm -rf $(VENV) tools/promtool/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp for each set of packages, made again when pyproject.toml changes. The package itself is installed in place.
+# A stamp for each set of packages, made again when what it is made from changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
 	@echo 'installing mlexporter and what the demo needs into $(VENV) ...'
 	@$(PIP) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.made
+$(VENV)/.dev: pyproject.toml requirements-dev.lock $(VENV)/.made
 	@echo 'installing mlexporter and what the tests need into $(VENV) ...'
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.made:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -105,8 +106,9 @@ def test_where_names_the_innermost_line_first() -> None:
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
+    handlers, level, hook = logger.handlers[:], logger.level, threading.excepthook
     yield logger
+    threading.excepthook = hook
     logger.handlers[:] = handlers
     logger.setLevel(level)
 
@@ -125,3 +127,20 @@ def test_set_up_sends_what_is_severe_enough_to_standard_error(
     logging.getLogger("mlexporter.store").debug("now")
     assert "level=debug logger=mlexporter.store msg=now" in capsys.readouterr().err
     assert len(root.handlers) == 1
+
+
+@pytest.mark.usefixtures("root")
+def test_what_ends_a_thread_is_told_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ValueError(SECRET)
+
+    logs.set_up("info", "logfmt")
+    thread = threading.Thread(name="ticker", target=fail)
+    thread.start()
+    thread.join()
+    err = capsys.readouterr().err
+    assert SECRET not in err
+    assert (
+        ' level=critical logger=mlexporter.logs msg="a thread has ended" thread_name=ticker error="ValueError at '
+        in err
+    )

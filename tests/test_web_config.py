@@ -235,6 +235,12 @@ def test_names_of_tokens_are_told_apart() -> None:
         "bearer_tokens: [{name: x, token: [SECRET], permissions: [push]}]",
         'tls_server_config: {cert_file: c, key: "SECRET\\0"}',
         "tls_server_config: {cert_file: c, key: {SECRET: SECRET}}",
+        # at another key, where text as long as a token stands in no message either
+        "bearer_tokens: [{name: x, token_file: t, permissions: [SECRET-0123456789]}]",
+        "tls_server_config: {cert_file: c, key_file: k, min_version: SECRET-0123456789}",
+        'tls_server_config: {cert_file: c, key_file: "-----BEGIN PRIVATE KEY-----\\nSECRET-0123456789"}',
+        "rate_limit: {interval: SECRET-0123456789, burst: SECRET-0123456789}",
+        'http_server_config: {http2: "SECRET-0123456789", headers: {X-Frame-Options: SECRET-0123456789}}',
     ],
 )
 def test_no_message_shows_a_secret(text: str) -> None:

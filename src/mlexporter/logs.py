@@ -4,8 +4,11 @@ import datetime
 import json
 import logging
 import sys
+import threading
 import traceback
 from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
 
 LogFormat = Literal["logfmt", "json"]
 
@@ -14,10 +17,17 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def set_up(level: str, log_format: LogFormat) -> None:
-    """Send the logs of this process to standard error."""
+    """Send the logs of this process to standard error, and what ends one of its threads."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(log_format))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Python would write the text of the exception, which may hold a sample's value.
+    threading.excepthook = _ended
+
+
+def _ended(args: threading.ExceptHookArgs) -> None:
+    thread = args.thread.name if args.thread is not None else ""
+    logger.critical("a thread has ended", exc_info=args.exc_value, extra={"thread_name": thread})
 
 
 class Formatter(logging.Formatter):

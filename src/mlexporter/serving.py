@@ -194,14 +194,24 @@ def serve_granian(
 
 
 def serve_waitress(
-    application: Application, _: BodyReader, __: Crew, access: WebAccess | None, host: str, port: int
+    application: Application, reader: BodyReader, _: Crew, access: WebAccess | None, host: str, port: int
 ) -> None:
     """Serve with waitress (pure Python, extra `[waitress]`), which has no TLS, until a signal ends it."""
     import waitress
 
     guarded = application if access is None else Guard(application, access.rules, access.telemetry)
     threads = 8 + (PLACES + FOLLOWERS if access is not None else 0)
-    server = waitress.create_server(guarded, host=host, port=port, threads=threads, ident=None, channel_timeout=30)
+    server = waitress.create_server(
+        guarded,
+        host=host,
+        port=port,
+        threads=threads,
+        ident=None,
+        channel_timeout=30,
+        # It keeps whole bodies, in files if they are large, before anybody asks whose they are. What is a little too
+        # large gets a better answer of ours.
+        max_request_body_size=2 * reader.limit,
+    )
 
     def stop(*_: object) -> None:
         logger.info("stopping")

@@ -28,6 +28,9 @@ MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """Values read from one document. Each use of an alias counts, so that a small file cannot unfold into a huge one."""
 
+_SECRET_LENGTH = 16
+"""Text of so many characters may be a token or a hash that has landed at the wrong key."""
+
 _BROKEN = object()
 _NULL_TAG = "tag:yaml.org,2002:null"
 _JSON_VALUE = re.compile(r"true|false|-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
@@ -273,11 +276,15 @@ class _Walker:
 
     def _scalar(self, node: yaml.ScalarNode, scalar: Scalar[Any], path: KeyPath) -> object:
         if node.style is not None and not scalar.quoted:
-            return self._refuse(path, f"{shown(node.value)} is quoted text; use {scalar.accepts}, unquoted", node)
-        try:
-            return scalar.parse(node.value)
-        except ValueError as error:
-            return self._refuse(path, f"{error}" if scalar.spoken else f"{error}; use {scalar.accepts}", node)
+            said = f"{shown(node.value)} is quoted text; use {scalar.accepts}, unquoted"
+        else:
+            try:
+                return scalar.parse(node.value)
+            except ValueError as error:
+                said = f"{error}" if scalar.spoken else f"{error}; use {scalar.accepts}"
+        if self._secret and len(node.value) >= _SECRET_LENGTH:
+            said = said.replace(shown(node.value), "what stands here")
+        return self._refuse(path, said, node)
 
 
 def _scalar_of(base: Any, notes: tuple[Any, ...]) -> Scalar[Any] | None:

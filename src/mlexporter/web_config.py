@@ -134,7 +134,7 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
     min_version: _Version = "TLS12"
     max_version: _Version = "TLS13"
     cipher_suites: tuple[_Suite, ...] = ()
-    curve_preferences: tuple[Literal["CurveP256", "CurveP384", "CurveP521", "X25519"], ...] = ()
+    curve_preferences: tuple[Literal["CurveP256", "CurveP384", "CurveP521", "X25519", "X25519MLKEM768"], ...] = ()
     prefer_server_cipher_suites: bool = True
 
 
@@ -258,7 +258,7 @@ def _check_headers(document: Document[WebConfig]) -> None:
     for name, accepted in _HEADERS.items():
         value = document.get((*section, name))
         if value and accepted and value not in accepted:
-            document.refuse((*section, name), f"{shown(value)} is not one of {', '.join(accepted)}")
+            document.refuse((*section, name), f"is not one of {', '.join(accepted)}")
 
 
 def _check_users(document: Document[WebConfig]) -> None:

@@ -434,6 +434,9 @@ def test_waitress_serves_too(start_exporter: Start) -> None:
     exporter.send_signal(signal.SIGHUP)
     assert exporter.post(gzip.compress(BODY)).json()["accepted"] == 50
     assert exporter.total("mlexporter_samples_total") == 51
+    with exporter.connect() as connection:  # a body that would fill the disk is refused before it comes
+        connection.sendall(b"POST /v1/samples HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+        assert answer_of(connection).startswith(b"HTTP/1.1 413 ")
     code, seconds = exporter.stop()
     assert code == 0
     assert seconds < 5
