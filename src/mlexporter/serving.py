@@ -245,8 +245,10 @@ class Ticker:
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Tick until `stop`; to be run in a thread of its own. A late tick is one tick."""
-        while not self._stopped.wait(self._seconds):
+        """Tick until `stop`; to be run in a thread of its own. A late tick is one tick, and the next one in time again."""
+        due = time.monotonic() + self._seconds
+        while not self._stopped.wait(due - time.monotonic()):
+            due = max(due + self._seconds, time.monotonic())
             try:
                 self._store.tick()
             except Exception as error:  # noqa: BLE001 - a bug in one tick must not end the next ones
