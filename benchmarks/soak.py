@@ -132,7 +132,9 @@ def totals(account: Account, page: str) -> Verdict:
     known = ("samples", "tracked", "labels", "corrections")
     expected = {key: float(count) for key, count in account.counts.items() if count and key.split()[0] in known}
     found = counted(page)
-    wrong = {key: (found.get(key), expected.get(key)) for key in found | expected if found.get(key) != expected.get(key)}
+    wrong = {
+        key: (found.get(key), expected.get(key)) for key in found | expected if found.get(key) != expected.get(key)
+    }
     samples = sum(count for key, count in expected.items() if key.startswith("samples"))
     figure = f"{samples:,.0f} samples, {expected.get('labels', 0):,.0f} labels"
     return Verdict("counters are what was acknowledged", f"{figure}; {wrong}" if wrong else figure, not wrong)
@@ -242,7 +244,9 @@ def _watch(
     for thread in threads:
         thread.start()
     sights: list[Sight] = []
-    print(f"{'s':>6} {'MiB':>7} {'page kB':>8} {'series':>6} {'fds':>4} {'thr':>4} {'state kB':>8} {'pending+wal kB':>15}")
+    print(
+        f"{'s':>6} {'MiB':>7} {'page kB':>8} {'series':>6} {'fds':>4} {'thr':>4} {'state kB':>8} {'pending+wal kB':>15}"
+    )
     try:
         while not stopped.wait(max(begin + len(sights) * seconds / 60 - time.monotonic(), 0.05)):
             one = look(running, folder, begin)
