@@ -5,7 +5,6 @@ are of all kinds, good and bad; at the end every counter has to be what was ackn
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import threading
@@ -90,8 +89,8 @@ def look(running: Exporter, folder: Path, begin: float) -> Sight:
         resident=running.resident_mib(),
         page=len(page) / 1e3,
         series=sum(not line.startswith(b"#") for line in page.splitlines()),
-        descriptors=len(os.listdir(process / "fd")),
-        threads=len(os.listdir(process / "task")),
+        descriptors=len(list((process / "fd").iterdir())),
+        threads=len(list((process / "task").iterdir())),
         state=_size(folder / "state" / "state.bin"),
         pending=_size(folder / "state" / "pending.sqlite"),
         wal=_size(folder / "state" / "pending.sqlite-wal"),

@@ -47,6 +47,10 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._account = account
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, code: int = 200
     ) -> bytes:
@@ -105,9 +109,10 @@ class Traffic:
             due = max(due + self._source.expovariate(rate), time.monotonic() - 0.1)
 
     def finish(self) -> None:
-        """Send the labels that are left."""
+        """Send the labels that are left, and leave."""
         while self._due:
             self._labels(all_of_them=True)
+        self._client.close()
 
     # -- samples ------------------------------------------------------------------------------------------------------
 
@@ -270,6 +275,7 @@ def scrape(port: int, account: Account, pause: float, stopped: threading.Event) 
         if page and page.endswith(b"# EOF\n") != ("Accept" in headers):
             account.error("GET /metrics: not the form that was asked for")
         number += 1
+    client.close()
 
 
 def dawdle(port: int, account: Account, pause: float, stopped: threading.Event) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,7 +20,7 @@ from joining import running
 from labelled import EDGES, profiled
 from mlexporter.baseline import Baseline, sealed
 from mlexporter.config import Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
-from mlexporter.outcome_profile import ClassProfile
+from mlexporter.outcome_profile import ClassProfile, OutcomeProfile
 from mlexporter.pending.joiner import Joiner
 from mlexporter.pending.sqlite import SqliteStore
 from mlexporter.persistence import Saver, StateFolder, decode
@@ -47,18 +48,13 @@ def profile() -> Baseline:
     source = np.random.default_rng(1)
     scores = source.integers(0, 17, 1000) / 16
     labels = (source.random(1000) < scores).astype(int)
-    outcomes = ClassProfile(task="binary", classes=("0", "1"), score_edges=(EDGES,))
+    outcomes: OutcomeProfile = ClassProfile(task="binary", classes=("0", "1"), score_edges=(EDGES,))
     columns = baseline(
         numeric("x", X_EDGES, source.uniform(-1, 6, 1000)),
         numeric("prediction", (0.0, 0.5, 1.0), scores, role=Role.PREDICTION),
     )
-    return sealed(_with_outcomes(columns, profiled(outcomes, scores.tolist(), labels.tolist())))
-
-
-def _with_outcomes(one: Baseline, outcomes: Any) -> Baseline:
-    import msgspec
-
-    return msgspec.structs.replace(one, outcomes=outcomes)
+    outcomes = profiled(outcomes, scores.tolist(), labels.tolist())
+    return sealed(msgspec.structs.replace(columns, outcomes=outcomes))
 
 
 PROFILE: Final = profile()

@@ -110,9 +110,10 @@ def test_everything_at_once_loses_nothing_and_counts_nothing_twice(tmp_path: Pat
         samples += sum(count for v in visitors for key, count in v.expected.items() if key[0] == "samples_total")
     pairs = len(KINDS) * (len(KINDS) + 1) // 2
     rarest = min(met.items(), key=lambda item: item[1])
+    elapsed = time.perf_counter() - begin
     print(  # noqa: T201
-        f"\n{ROUNDS} rounds of {THREADS} threads in {time.perf_counter() - begin:.0f} s: {steps} steps, {samples} samples, "
-        f"{len(orders)} different orders, another thread's step came next {switches} times; {sum(met.values())} steps "
-        f"at once in {len(met)} of {pairs} pairs of kinds, least often {rarest[1]} times: {' with '.join(rarest[0])}"
+        f"\n{ROUNDS} rounds of {THREADS} threads in {elapsed:.0f} s: {steps} steps, {samples} samples, {len(orders)} "
+        f"different orders, a step of another thread came next {switches} times; {sum(met.values())} steps at once "
+        f"in {len(met)} of {pairs} pairs of kinds, least often {rarest[1]} times: {' with '.join(rarest[0])}"
     )
     assert len(met) > pairs / 2

@@ -13,6 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_killed_at_any_call_of_a_write(tmp_path: Path, store: Store, *, after: b
     for call in range(1, 100):
         folder = tmp_path / str(call)
         StateFolder(folder).write(old)
-        if not killed_at(call, after=after, work=lambda folder=folder: StateFolder(folder).write(new, clean=True)):
+        if not killed_at(call, after=after, work=partial(StateFolder(folder).write, new, clean=True)):
             break
         found = StateFolder(folder).take()
         assert not found.damaged
@@ -106,7 +107,7 @@ def test_killed_at_any_call_of_a_start(tmp_path: Path, store: Store, *, after: b
     for call in range(1, 100):
         folder = tmp_path / str(call)
         StateFolder(folder).write(store.state(), clean=True)
-        if not killed_at(call, after=after, work=lambda folder=folder: StateFolder(folder).take()):
+        if not killed_at(call, after=after, work=StateFolder(folder).take):
             break
         found = StateFolder(folder).take()
         assert samples_of(found.state) == 10
@@ -240,7 +241,7 @@ def test_where_nothing_can_be_locked_the_state_is_written_all_the_same(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr("fcntl.flock", refuse)
     folder = StateFolder(tmp_path)
     folder.lock()
@@ -248,7 +249,7 @@ def test_where_nothing_can_be_locked_the_state_is_written_all_the_same(
         folder.write(store.state())
     assert [record.message for record in caplog.records] == ["the folder of --storage.path cannot be locked"]
     assert samples_of(folder.take().state) == 10
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # -- a disk that is full for a while ----------------------------------------------------------------------------------

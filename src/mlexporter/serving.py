@@ -265,7 +265,9 @@ class Ticker:
         """Tick until `stop`; to be run in a thread of its own. A late tick is one tick; the next is in time again."""
         due = time.monotonic() + self._seconds
         while not self._stopped.wait(due - time.monotonic()):
-            due = max(due + self._seconds, time.monotonic())
+            due += self._seconds
+            if due <= (now := time.monotonic()):
+                due = now + self._seconds
             try:
                 self._store.tick()
             except Exception as error:  # noqa: BLE001 - a bug in one tick must not end the next ones

@@ -201,7 +201,7 @@ def serve(
     if problem is not None:
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
-    # From here on nobody is to end this but by the handlers to come: the mark of a clean stop is about to be taken away.
+    # The mark of a clean stop is about to be taken away: who stops this now waits for the server, which leaves another.
     serving.hold_signals()
     folder, found = _found_state(storage_path)
     telemetry = Telemetry(time.time)
