@@ -94,13 +94,15 @@ class World:
         self.saver = Saver(self.store, StateFolder(folder), self.telemetry, self.clock)
         self.reload = reload
 
-    def call(self, method: str, path: str, content: object = None) -> tuple[int, bytes]:
+    def call(
+        self, method: str, path: str, content: object = None, media_type: str = "application/json"
+    ) -> tuple[int, bytes]:
         """Status and body of the answer to a request."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode() if content else b""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "",
             "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "9877", "SERVER_PROTOCOL": "HTTP/1.1",
-            "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body)), "wsgi.url_scheme": "http",
+            "CONTENT_TYPE": media_type, "CONTENT_LENGTH": str(len(body)), "wsgi.url_scheme": "http",
             "wsgi.input": io.BytesIO(body), "wsgi.errors": io.StringIO(),
         }  # fmt: skip
         codes: list[int] = []

@@ -6,15 +6,20 @@ met what.
 
 import itertools
 import os
+import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crowd import KINDS, PROFILE, THREADS, Key, Visitor, World, values_of, visit
+from mlexporter.alarm import Alarm
+from mlexporter.feedback_sink import FeedbackSink
+from mlexporter.fold import counted_of
 from mlexporter.persistence import StateFolder
 from mlexporter.store import Store
 
@@ -27,10 +32,24 @@ EXACT = (
 
 
 @pytest.fixture(autouse=True)
-def restless() -> Iterator[None]:
-    """Threads that take turns all the time."""
+def restless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads that take turns all the time, and that stop where something is half done and no lock is held."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
+    source = random.Random(0)
+
+    def dawdling(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*given: Any, **named: Any) -> Any:
+            done = call(*given, **named)
+            if source.random() < 0.2:
+                time.sleep(source.uniform(0, 0.003))
+            return done
+
+        return called
+
+    monkeypatch.setattr("mlexporter.store.counted_of", dawdling(counted_of))
+    monkeypatch.setattr(FeedbackSink, "tally", dawdling(FeedbackSink.tally))
+    monkeypatch.setattr(Alarm, "advance", dawdling(Alarm.advance))
     yield
     sys.setswitchinterval(interval)
 
