@@ -184,8 +184,8 @@ def flat(sights: Sequence[Sight]) -> list[Verdict]:
 
     compared("series on the page", lambda sight: sight.series, 5, 0.0)
     compared("page, kB", lambda sight: sight.page, 1, 0.02)
-    compared("file descriptors", lambda sight: sight.descriptors, 4, 0.0)
-    compared("threads", lambda sight: sight.threads, 4, 0.0)
+    compared("file descriptors", lambda sight: sight.descriptors, 3, 0.0)
+    compared("threads", lambda sight: sight.threads, 3, 0.0)
     compared("state.bin, kB", lambda sight: sight.state, 5, 0.1)
     compared("pending.sqlite, kB", lambda sight: sight.pending, 500, 0.25)
     compared("its write-ahead log, kB", lambda sight: sight.wal, 500, 0.25)

@@ -37,6 +37,11 @@ def labels(world: World) -> None:
         assert world.call("POST", "/v1/labels", {"model": "m", "id": name, "label": label})[0] == 200
 
 
+def tick(world: World) -> None:
+    samples(world, ONE | SAMPLE)
+    world.store.tick()
+
+
 LINE = json.dumps(ONE | SAMPLE)
 NDJSON = "application/x-ndjson"
 WORK: dict[str, Callable[[World], Any]] = {
@@ -61,7 +66,7 @@ WORK: dict[str, Callable[[World], Any]] = {
     "a label of nobody": lambda world: world.call("POST", "/v1/labels", {"model": "?", "id": "x", "label": 1}),
     "a label that is none": lambda world: world.call("POST", "/v1/labels", {"model": "m", "id": "x", "label": None}),
     "a page": World.page,
-    "a tick": lambda world: (samples(world, ONE | SAMPLE), world.store.tick()),
+    "a tick": tick,
     "a write of the state": lambda world: world.saver.save(),
 }
 
