@@ -5,6 +5,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,3 +223,59 @@ def test_only_the_last_worker_accepts(
     for _ in range(4):
         granian.renew(None)
     assert [note.said for note in notes] == [["stop accepting"]] * 3 + [[]]
+
+
+# -- ticks, and memory -----------------------------------------------------------------------------------------------
+
+
+class _Waits:
+    """An event that moves the clock instead of waiting, and is set after so many times."""
+
+    def __init__(self, clock: Clock, times: int) -> None:
+        self.clock = clock
+        self.left = times
+
+    def wait(self, seconds: float) -> bool:
+        self.clock.now += max(seconds, 0.0)
+        self.left -= 1
+        return self.left < 0
+
+
+def test_ticks_keep_to_their_time_whatever_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(0.0)
+    monkeypatch.setattr("mlexporter.serving.time.monotonic", clock)
+    begun: list[float] = []
+    took = iter([4.0, 14.0, 40.0, 1.0, 0.0, 0.0])
+
+    class Slow:
+        def tick(self) -> None:
+            begun.append(clock.now)
+            clock.now += next(took)
+
+    ticker = serving.Ticker(cast("Any", Slow()))
+    ticker._stopped = cast("Any", _Waits(clock, 6))
+    ticker.run()
+    # those that the third one was in the way of are one
+    assert begun == [15.0, 30.0, 45.0, 85.0, 100.0, 115.0]
+
+
+LARGE_AND_SMALL = """
+import os
+from mlexporter.serving import tune_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+tune_memory()
+before, kept = resident(), []
+for _ in range(8):
+    large = b"x" * (12 << 20)
+    kept.append(bytes(3000))
+    del large
+    kept.append(b"y" * 3000)
+print(resident() - before)
+"""
+
+
+def test_large_bodies_give_back_their_memory() -> None:
+    """Also where something small was kept meanwhile: else 12 MB stay."""
+    found = subprocess.run([sys.executable, "-c", LARGE_AND_SMALL], capture_output=True, check=True, timeout=60)
+    assert int(found.stdout) < 4 << 20

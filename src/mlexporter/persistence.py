@@ -44,7 +44,7 @@ class StateError(Exception):
     """A file of state that cannot be used; the message says why."""
 
 
-class InUseError(Exception):
+class InUseError(OSError):
     """Another process keeps its state in the same folder."""
 
 
@@ -139,6 +139,9 @@ class StateFolder:
         self._path = path
         self._file = path / FILE_NAME
         self._mark = path / MARK_NAME
+        self._lock = path / LOCK_NAME
+        self._exclusive = False
+        self._locked: int | None = None
 
     def lock(self) -> None:
         """Keep others out, until this process ends.
@@ -149,15 +152,33 @@ class StateFolder:
             InUseError: another process was here first.
 
         """
+        self._exclusive = True
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            # never closed: the lock ends with it
-            locked = os.open(self._path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUseError(f"{self._path} is in use by another process; give each its own --storage.path") from error
+            self._hold()
+        except InUseError:
+            raise
         except OSError as error:
             logger.warning("the folder of --storage.path cannot be locked", extra={"error": str(error)})
+
+    def _hold(self) -> None:
+        """Lock the file that is there now, unless that is done: the folder may be another one than at the start."""
+        if self._locked is not None:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(self._locked), self._lock.stat()):
+                    return
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                message = f"{self._path} is in use by another process; give each its own --storage.path"
+                raise InUseError(message) from error
+            raise
+        if self._locked is not None:
+            os.close(self._locked)
+        self._locked = descriptor  # never closed while it is of use: the lock ends with it
 
     def take(self) -> Found:
         """Read what is there, and take away the mark of a clean stop. Never fails: what is damaged is set aside."""
@@ -215,10 +236,18 @@ class StateFolder:
 
         Raises:
             OSError: it cannot be written, and what was there is still there.
+            InUseError: the folder was replaced, and another process has the new one.
 
         """
         parts = _parts(state)
         self._path.mkdir(parents=True, exist_ok=True)  # the disk may have been away, or read-only, at the start
+        if self._exclusive:
+            try:
+                self._hold()
+            except InUseError:
+                raise
+            except OSError:
+                pass  # where nothing can be locked, or made, the write says what is wrong
         self._replace(self._file, *parts)
         if clean:
             self._replace(self._mark, parts[1])

@@ -35,6 +35,8 @@ BODIES_AT_ONCE: Final = 7
 # A server that another one has taken over from: by then its connections are closed, after their next answer or as idle.
 _RETIRED_SECONDS: Final = HEADER_TIMEOUT_MS / 1000 + 15.0
 _M_ARENA_MAX: Final = -8
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_BYTES: Final = 1 << 20
 _SIGNAL_SECONDS: Final = 0.1
 _DRAIN_SECONDS: Final = 1.0
 _GIVE_UP_SECONDS: Final = 4.5
@@ -174,6 +176,18 @@ class Granian:
         return started.status
 
 
+def hold_signals() -> None:
+    """Have signals that end the process come again and again, until there are the handlers of a server for them."""
+
+    def later(number: int, _: FrameType | None) -> None:
+        timer = threading.Timer(_SIGNAL_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, later)
+
+
 def _give_up_later() -> None:
     """End the process even if a request never ends."""
 
@@ -232,12 +246,15 @@ def tune_memory() -> None:
 
     A request makes thousands of containers that die with it: with the default threshold they set off a collection
     every few hundred, which costs a quarter of the decoding. And glibc gives each thread an arena of its own, which
-    keeps what it once needed: two arenas serve as well, for Python's lock lets one thread allocate at a time.
+    keeps what it once needed: two arenas serve as well, for Python's lock lets one thread allocate at a time. What is
+    large is given back at once; left alone glibc learns from the first large body to keep the room of the next ones.
     """
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, 2)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class Ticker:
@@ -249,8 +266,12 @@ class Ticker:
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Tick until `stop`; to be run in a thread of its own. A late tick is one tick."""
-        while not self._stopped.wait(self._seconds):
+        """Tick until `stop`; to be run in a thread of its own. A late tick is one tick; the next is in time again."""
+        due = time.monotonic() + self._seconds
+        while not self._stopped.wait(due - time.monotonic()):
+            due += self._seconds
+            if due <= (now := time.monotonic()):
+                due = now + self._seconds
             try:
                 self._store.tick()
             except Exception as error:  # noqa: BLE001 - a bug in one tick must not end the next ones

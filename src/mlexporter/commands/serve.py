@@ -134,6 +134,8 @@ def serve(
     if problem is not None:
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
+    # The mark of a clean stop is about to be taken away: who stops this now waits for the server, which leaves another.
+    serving.hold_signals()
     folder, found = _found_state(storage_path)
     telemetry = Telemetry(time.time)
     crew = Crew()
