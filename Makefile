@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo stack test lint check bench clean
+.PHONY: help demo stack test lint check bench dashboards clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint    lint, format, types'
 	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
+	@echo 'make dashboards   write grafana/dashboards/*.json anew, from grafana/generate/'
 	@echo 'make clean   remove everything that was made here'
 
 demo: $(VENV)/.demo
@@ -36,9 +37,12 @@ check: lint test
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+dashboards: $(VENV)/.dev
+	$(BIN)/python -m grafana.generate
+
 clean:
 	rm -rf $(VENV) tools/promtool/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples grafana -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when pyproject.toml changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
