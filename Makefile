@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo stack test lint dashboards-lint check bench clean
+.PHONY: help demo stack test lint dashboards-lint check bench dashboards clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make dashboards-lint   lint the dashboards with Grafana'"'"'s linter, which takes minutes to build'
 	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
+	@echo 'make dashboards   write grafana/dashboards/*.json anew, from grafana/generate/'
 	@echo 'make clean   remove everything that was made here'
 
 demo: $(VENV)/.demo
@@ -41,9 +42,12 @@ check: lint test
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+dashboards: $(VENV)/.dev
+	$(BIN)/python -m grafana.generate
+
 clean:
 	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples grafana -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when pyproject.toml changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made

@@ -1,0 +1,430 @@
+"""One model: what drifts, what it predicts, how good it is, which version is which."""
+
+from typing import Final
+
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from grafana.generate import alerts, layout, links, panels, shared, style, variables
+from grafana.generate.panels import POOLED, About, Cell, Query
+from grafana.generate.queries import (
+    ALL_VERSIONS,
+    DAY,
+    MARGIN,
+    ONE_MODEL,
+    ONE_MODEL_REPLICAS,
+    WINDOW,
+    loss_of_limit,
+    recent,
+)
+
+PREDICTIONS: Final = f'{ONE_MODEL}, role="prediction", column="prediction"'
+LEGEND: Final = "{{version}}"
+SAMPLES: Final = f"fleet:mlexporter_samples:rate5m{{{ONE_MODEL}}}"
+# As many as a panel can show a row for each.
+COLUMNS_SHOWN: Final = 20
+
+_KEPT: Final = ("datasource", "job", "namespace", "model", "window")
+
+
+def dashboard() -> Dashboard:
+    """The dashboard Model."""
+    return layout.dashboard(
+        "model",
+        "mlexporter / Model",
+        "One model: which columns drift and since when, what it predicts, how good labels and estimates show it to be, "
+        "and its versions beside each other. Click a column to open it. Needs the recording rules of "
+        "prometheus/rules/mlexporter.rules.yaml.",
+        variables=[
+            variables.datasource(),
+            variables.job(),
+            variables.namespace(),
+            variables.instance(),
+            variables.model(),
+            variables.versions(),
+            variables.window(),
+        ],
+        links=[links.to(*links.FLEET), links.to(*links.EXPORTER)],
+        annotations=[
+            links.firing(f'alertname=~"MLExporter.+", {ALL_VERSIONS}'),
+            links.deployments(ALL_VERSIONS),
+        ],
+        items=[
+            _numbers(),
+            *layout.section("Drift", [_drifted_columns()], [_columns()]),
+            *layout.section("Predictions", [_predictions(), _predictions_over_time()]),
+            *layout.section(
+                "Performance",
+                [_figure(30, *_FIRST), _figure(31, *_SECOND)],
+                [
+                    shared.performance_loss(32, (8, 8), ONE_MODEL, "version, figure", "{{version}} {{figure}}"),
+                    _concept(),
+                    _classes(),
+                ],
+            ),
+            *layout.section(
+                "Labels",
+                [_labels(), _delay()],
+                [shared.coverage(42, (12, 8), ONE_MODEL, "version", LEGEND), _waiting()],
+            ),
+            *layout.section(
+                "Versions and operation",
+                [_versions()],
+                [
+                    shared.throughput(51, (8, 8), ONE_MODEL, "version", LEGEND),
+                    shared.error_ratio(52, (8, 8), ONE_MODEL, "version", LEGEND),
+                    shared.latency(53, (8, 8), ONE_MODEL, "version", LEGEND, (0.5, 0.95, 0.99)),
+                ],
+            ),
+        ],
+    )
+
+
+def _numbers() -> list[Panel]:
+    size = (4, 4)
+    of_alerts = f'{ALL_VERSIONS}, version=~"$version|"'
+    return [
+        shared.firing(
+            1, size, "critical", of_alerts, SAMPLES, "the panels below show which; follow the alert's runbook."
+        ),
+        shared.firing(2, size, "warning", of_alerts, SAMPLES, "in working hours: the panels below show which."),
+        panels.number(
+            3,
+            size,
+            About(
+                "Drifted columns",
+                "Columns outside the tolerance of the page tier, of the version with most of them.",
+                "0.",
+                "the table of columns below has the one with the most evidence on top: click it.",
+            ),
+            Query(f'max(sum by (version) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}}))'),
+            unit="none",
+            thresholds=style.thresholds(warn=1.0),
+            decimals=0,
+        ),
+        panels.number(
+            4,
+            size,
+            About(
+                "Since the last sample",
+                "Time since any of the versions had a sample.",
+                "seconds, while the model is asked.",
+                "does it serve, and does its client reach the exporter?",
+            ),
+            Query(f"time() - max(mlexporter_last_sample_timestamp_seconds{{{ONE_MODEL_REPLICAS}}})"),
+            unit="s",
+            decimals=0,
+        ),
+        panels.number(
+            5,
+            size,
+            About(
+                "Rows of the baseline",
+                "Rows that the smallest of the baselines was built from. It grows while it is learned.",
+                "2,000 or more: from there on small drifts are seen too.",
+                "under 500 PSI says little. Build the baseline from more rows, or let it learn for longer.",
+            ),
+            Query(f"min(mlexporter_baseline_rows{{{ONE_MODEL_REPLICAS}}})"),
+            unit="short",
+        ),
+        panels.number(
+            6,
+            size,
+            About(
+                "Different baselines",
+                "The most baselines that replicas of one version hold.",
+                "1.",
+                "replicas cannot be pooled: a rollout is stuck, or each replica learns its own. Give all of them the "
+                "same file (MLExporterBaselinesDiffer).",
+            ),
+            Query(f"max({recent('fleet:mlexporter_baselines:count', ONE_MODEL)})"),
+            unit="none",
+            thresholds=style.thresholds(warn=2.0),
+            decimals=0,
+        ),
+    ]
+
+
+_MARGIN_OF_COLUMN: Final = (
+    f'max by (version, role, column) (fleet:mlexporter_column_drift_log_margin:max{{tier="page", {ONE_MODEL}}})'
+)
+
+
+def _drifted_columns() -> Panel:
+    about = About(
+        "Columns that drift",
+        f"Of the {COLUMNS_SHOWN} columns with the most evidence in the time shown: quiet, suspected (outside the narrow "
+        "tolerance of the warn tier) or drifted (outside that of the page tier), over time.",
+        "quiet. A suspected column is surely no chance, but may not matter.",
+        "click a bar to open the column. Predictions first: whoever uses them is affected now. Then features that "
+        "drifted just before.",
+    )
+    by = "version, role, column"
+    state = (
+        f'max by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}})\n'
+        f'+ max by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="warn", {ONE_MODEL}}})'
+    )
+    shown = f"topk({COLUMNS_SHOWN}, max_over_time({_MARGIN_OF_COLUMN}[$__range:$__interval] @ end()))"
+    query = Query(f"({state})\nand {shown}", "{{version}} {{role}} {{column}}")
+    values = {label: links.of_series(label) for label in ("version", "role", "column")}
+    link = links.down("column", "Open the column", _KEPT, values)
+    return panels.timeline(10, (24, 10), about, query, states=style.DRIFT, links=[link])
+
+
+def _columns() -> Panel:
+    by = "version, role, column"
+
+    def pooled(name: str) -> str:
+        return f"max by ({by}) ({recent(f'fleet:mlexporter_column_{name}:pooled', WINDOW, ONE_MODEL)})"
+
+    queries = [
+        Query(_MARGIN_OF_COLUMN, "Evidence over threshold"),
+        Query(pooled("psi_excess"), "PSI beyond chance"),
+        Query(pooled("missing_ratio"), "Missing"),
+        Query(pooled("out_of_range_ratio"), "Out of range"),
+        Query(pooled("new_category_ratio"), "New categories"),
+    ]
+    values = {"version": links.of_row("Version"), "role": links.of_row("Role"), "column": links.of_row("Column")}
+    about = About(
+        "Columns",
+        "Each column now, the most evidence of drift on top. Evidence is that of the page tier less its threshold, in "
+        "nats; from about 0 the column has drifted. The rest is of all replicas in the chosen window, from 200 samples "
+        "on. Click a column to open it.",
+        "evidence well below 0; PSI beyond chance near 0; nothing missing, new or out of range that was not so in "
+        "training.",
+        "open the column on top. Many columns with the same share missing: one source has failed.",
+    )
+    link = links.down("column", "Open the column", _KEPT, values)
+    return panels.rows(
+        11,
+        (24, 9),
+        about,
+        queries,
+        labels={"column": "Column", "role": "Role", "version": "Version"},
+        cells={
+            "Column": Cell(links=[link]),
+            "Evidence over threshold": Cell(
+                unit="none", decimals=1, thresholds=style.steps([(None, style.GOOD), (-3, style.WARN), (0, style.BAD)])
+            ),
+            "PSI beyond chance": Cell(unit="none", decimals=3),
+            "Missing": Cell(unit="percentunit", decimals=1),
+            "Out of range": Cell(unit="percentunit", decimals=1),
+            "New categories": Cell(unit="percentunit", decimals=1),
+        },
+        sort_by="Evidence over threshold",
+    )
+
+
+def _predictions() -> Panel:
+    about = About(
+        "Predictions and the baseline's",
+        "Share of each bin or class among the predictions of the time shown, beside its share in the baseline.",
+        "bars of equal height.",
+        "the model says other things than in training. Look which features drifted with it; where none did, the model "
+        "itself is another one.",
+    )
+    return shared.distribution(20, (12, 10), about, PREDICTIONS)
+
+
+def _predictions_over_time() -> Panel:
+    about = About(
+        "Predictions over time",
+        "The same shares over time, all chosen versions together: a row for each bin or class, darker is more.",
+        "even stripes from left to right.",
+        "a step is a release or a broken input; a slope is drift. Compare with the marks of deployments above.",
+    )
+    return shared.shares(21, (12, 10), about, PREDICTIONS)
+
+
+_FIRST: Final = (
+    "Accuracy, or mean absolute error",
+    "accuracy_ratio|mean_absolute_error",
+    "Accuracy of a classifier, or the mean absolute error of a regression",
+)
+_SECOND: Final = (
+    "Area under the ROC curve, or root mean squared error",
+    "roc_auc_ratio|root_mean_squared_error",
+    "Area under the ROC curve of a classifier with scores (empty without), or the root mean squared error of a regression",
+)
+
+
+def _figure(id_: int, title: str, figures: str, shows: str) -> Panel:
+    about = About(
+        title,
+        f"{shows}: realised, as labels of 24 hours and 7 days show it; estimated, as scores of 24 hours promise it "
+        "without labels (classifiers only); and in the training data, dashed.",
+        "realised and estimated near the dashed line.",
+        "both fall: the inputs have become harder, and the model knows it. Realised falls and estimated does not: "
+        "concept drift, or wrong labels. Only estimated falls: labels are late. docs/performance-monitoring.md has the "
+        "whole table.",
+    )
+    chosen = f'figure=~"{figures}", {ONE_MODEL}'
+    realised = recent("fleet:mlexporter_performance:pooled", chosen)
+    estimated = f'fleet:mlexporter_performance_estimated:min{{window="24h", {chosen}}}'
+    baseline = recent("fleet:mlexporter_performance_baseline:max", chosen)
+    queries = [
+        Query(f"max by (version, window) ({realised})", "{{version}} realised {{window}}", style.BLUE, step=POOLED),
+        Query(f"min by (version) ({estimated})", "{{version}} estimated 24h", style.ORANGE),
+        Query(f"max by (version) ({baseline})", "{{version}} training", style.GREY, dashed=True, step=POOLED),
+    ]
+    return panels.lines(id_, (12, 9), about, queries, unit="short", minimum=None)
+
+
+def _concept() -> Panel:
+    about = About(
+        "Evidence of concept drift",
+        "Evidence that the same prediction comes with other labels than in training, less its threshold, in nats; of "
+        "the replica where it is most. The dashed line is what it takes.",
+        "well below the line.",
+        "at the line of the page tier MLExporterConceptDrift pages: are the labels right? If so, retrain on recent "
+        "ones. Empty for models without labels, and for baselines with under 2,000 outcomes.",
+    )
+    margin = f"max by (version, tier) (fleet:mlexporter_concept_drift_log_margin:max{{{ONE_MODEL}}})"
+    queries = [
+        Query(margin, "{{version}} {{tier}}"),
+        Query(MARGIN, "drifted", style.VERMILION, dashed=True),
+    ]
+    return panels.lines(33, (8, 8), about, queries, unit="none", minimum=None)
+
+
+def _classes() -> Panel:
+    about = About(
+        "Classes, or mean error",
+        "Precision and recall of each class over 24 hours; of a regression the mean error: above 0 its predictions are "
+        "too high.",
+        "steady; the mean error near 0.",
+        "one class falls: look at its features and at the threshold. A mean error that leaves 0: predictions lie on one "
+        "side, recalibrate or retrain.",
+    )
+    classes = recent(
+        "fleet:mlexporter_class_performance:pooled", 'figure=~"precision_ratio|recall_ratio"', DAY, ONE_MODEL
+    )
+    bias = recent("fleet:mlexporter_performance:pooled", 'figure="mean_error"', DAY, ONE_MODEL)
+    queries = [
+        Query(f"max by (version, class, figure) ({classes})", "{{version}} {{figure}} {{class}}", step=POOLED),
+        Query(f"max by (version) ({bias})", "{{version}} mean error", style.ORANGE, step=POOLED),
+    ]
+    return panels.lines(34, (8, 8), about, queries, unit="short", minimum=None)
+
+
+def _labels() -> Panel:
+    about = About(
+        "Labels",
+        "Labels in 24 hours: matched to a prediction, those of them that the task can use, and given up without a "
+        "prediction.",
+        "as many as ever, nearly all of them usable, hardly any given up.",
+        "none: does the sender run? Many given up: do ids fit, does the label come before `labels.horizon`, does its "
+        "replica share the store? Few usable: another coding of classes.",
+    )
+    queries = [
+        Query(
+            f"sum by (version) ({recent('fleet:mlexporter_labels:increase', ONE_MODEL)})",
+            "{{version}} matched",
+            step=POOLED,
+        ),
+        Query(
+            f"sum by (version) ({recent('fleet:mlexporter_labels_usable:increase', ONE_MODEL)})",
+            "{{version}} usable",
+            style.SKY,
+            dashed=True,
+            step=POOLED,
+        ),
+        Query(
+            f"sum({recent('fleet:mlexporter_labels_unmatched:increase', ALL_VERSIONS)})",
+            "given up",
+            style.VERMILION,
+            step=POOLED,
+        ),
+    ]
+    return panels.lines(40, (12, 8), about, queries, unit="short")
+
+
+def _delay() -> Panel:
+    about = About(
+        "Delay of labels",
+        "Time from a prediction to its label: median, and what nine of ten labels stay under, of 24 hours.",
+        "steady. With a median of ten days, today's performance is that of the model ten days ago.",
+        "rising towards `labels.horizon`: what comes later finds no prediction. Raise the horizon, or hurry the labels.",
+    )
+    buckets = recent("fleet:mlexporter_label_delay_seconds_bucket:increase", DAY, ONE_MODEL)
+    queries = [
+        Query(
+            f"histogram_quantile({quantile}, sum by (version, le) ({buckets})) >= 0",
+            f"{LEGEND} p{quantile * 100:g}",
+            color,
+            step=POOLED,
+        )
+        for quantile, color in ((0.5, style.BLUE), (0.9, style.PURPLE))
+    ]
+    return panels.lines(41, (12, 8), about, queries, unit="s")
+
+
+def _waiting() -> Panel:
+    about = About(
+        "Predictions that wait for their label",
+        "Per replica. With Redis as a shared store every replica tells of the whole store.",
+        "level.",
+        "falling to 0: predictions carry no `id` any more. At `labels.max_rows`: the oldest ones make room.",
+    )
+    expr = f"sum by (version, instance) (mlexporter_predictions_pending{{{ONE_MODEL_REPLICAS}}})"
+    return panels.lines(43, (12, 8), about, [Query(expr, "{{version}} {{instance}}")], unit="short")
+
+
+def _versions() -> Panel:
+    chosen = ONE_MODEL
+    by = "version"
+    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{chosen}}})"
+    accuracy = recent(
+        "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, chosen
+    )
+    psi = recent("fleet:mlexporter_version_psi_excess:pooled", 'role="prediction"', chosen)
+    queries = [
+        Query(f"max by ({by}) (fleet:mlexporter_version_first_seen:timestamp{{{chosen}}}) * 1000", "First seen"),
+        Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
+        Query(
+            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{chosen}}}) / (sum by ({by}) ({SAMPLES}) > 0)",
+            "Failed",
+        ),
+        Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
+        Query(f'sum by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {chosen}}})', "Drifted columns"),
+        Query(f"max by ({by}) ({accuracy})", "Accuracy or error"),
+        Query(loss_of_limit(chosen, by), "Performance lost"),
+        Query(f"max by ({by}) ({psi})", "PSI of predictions"),
+        Query(f"max by ({by}) ({recent('fleet:mlexporter_version_agreement:ratio', chosen)})", "Agrees"),
+        Query(f"max by ({by}) ({recent('fleet:mlexporter_version_advantage:ratio', chosen)})", "Advantage"),
+    ]
+    about = About(
+        "Versions",
+        "Versions beside each other. PSI of predictions (beyond chance, over an hour), agreement (24 hours) and "
+        "advantage (labelled requests that both answered, 7 days: by what share it is right more often) are against "
+        "the version before, and empty for the first one.",
+        "a new version with as many errors, as much latency and as few drifted columns as the old one, and an advantage "
+        "of 0 or more.",
+        f"PSI over {alerts.VERSION_PSI:g}: the versions say, or are asked, different things. Advantage under "
+        f"{-alerts.ADVANTAGE:.0%}: stop the rollout (MLExporterChallengerWorse).",
+    )
+    return panels.rows(
+        50,
+        (24, 6),
+        about,
+        queries,
+        labels={"version": "Version"},
+        cells={
+            "First seen": Cell(unit="dateTimeAsIso", width=170),
+            "Samples": Cell(unit="cps"),
+            "Failed": Cell(unit="percentunit", decimals=1, thresholds=style.thresholds(bad=alerts.INFERENCE_ERRORS)),
+            "p95": Cell(unit="s"),
+            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.thresholds(warn=1.0)),
+            "Accuracy or error": Cell(unit="none", decimals=3),
+            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.thresholds(bad=1.0)),
+            "PSI of predictions": Cell(unit="none", decimals=3, thresholds=style.thresholds(warn=alerts.VERSION_PSI)),
+            "Agrees": Cell(unit="percentunit", decimals=1),
+            "Advantage": Cell(
+                unit="percentunit",
+                decimals=1,
+                thresholds=style.steps(
+                    [(None, style.BAD), (-alerts.ADVANTAGE, style.NEUTRAL), (alerts.ADVANTAGE, style.GOOD)]
+                ),
+            ),
+        },
+        sort_by="First seen",
+    )
