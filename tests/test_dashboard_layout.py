@@ -194,6 +194,19 @@ def test_queries_read_what_exists(name: str) -> None:
 
 
 @each
+def test_what_may_be_several_is_a_regular_expression_and_nothing_else_is(name: str) -> None:
+    """Grafana escapes the values of those only: a column named `a(b` would break the query."""
+    every = variables(load(name))
+    several = {variable["name"] for variable in every if variable.get("multi") or variable.get("includeAll")}
+    texts = {str(query): query.expr for query in (*queries(name), *annotations(name))}
+    texts |= {variable["name"]: query_of(variable) for variable in every if variable["type"] == "query"}
+    for where, text in texts.items():
+        for operator, value in re.findall(r'(=~|!~|!=|=)\s*"([^"]*)"', text):
+            used = {variable for variable, _ in referenced(value) if not variable.isdecimal()}
+            assert used <= several if "~" in operator else not used & several, f"{where}: {value}"
+
+
+@each
 def test_variables_read_what_exists(name: str) -> None:
     for variable in variables(load(name)):
         if variable["type"] != "query":
