@@ -1,6 +1,5 @@
 """One column: what it was, what it is, since when, and how sure that is."""
 
-
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate import alerts, layout, links, panels, shared, style, variables
@@ -13,6 +12,7 @@ from grafana.generate.queries import (
     ONE_COLUMN_REPLICAS,
     REPLICAS,
     WINDOW,
+    previous_psi,
     recent,
 )
 
@@ -165,72 +165,71 @@ def _over_time() -> Panel:
 def _quantiles() -> Panel:
     about = About(
         "Quantiles, or shares of the commonest categories",
-        "Of a numeric column p10, p50 and p90, beside those of the baseline, dashed; to the precision of its deciles. "
-        "Of a categorical one the shares of the five commonest categories.",
-        "solid lines on the dashed ones, or level shares.",
-        "all quantiles moved alike: another unit or offset. Only one moved: another kind of cases.",
+        "Of a numeric column p10, p50 and p90, to the precision of its deciles; of a categorical one the shares of its "
+        "five commonest categories. Dashed what they are in the baseline.",
+        "solid lines on the dashed ones.",
+        "all quantiles moved alike: another unit or offset. Only one moved: another kind of cases. One share takes "
+        "from another: categories were renamed.",
     )
-    buckets = (
-        f"sum by (le) (sum_over_time(fleet:mlexporter_column_value_bucket:increase5m{{{ONE_COLUMN}}}[$__interval]))"
+    edges = f"mlexporter_column_baseline_value_ratio{{{ONE_COLUMN_REPLICAS}}}"
+    # The baseline's buckets end at its maximum; all of its values are under infinity.
+    baseline_buckets = (
+        f'label_replace(max by (edge) ({edges}), "le", "$1", "edge", "(.*)")\n'
+        f'or label_replace(max({edges}) ^ 0, "le", "+Inf", "", "")'
     )
-    edges = (
-        "sum by (le) (\n  label_replace(max by (edge) (mlexporter_column_baseline_value_ratio{"
-        f'{ONE_COLUMN}}}), "le", "$1", "edge", "(.*)")\n  or label_replace(vector(1), "le", "+Inf", "", "")\n)'
-    )
+    buckets = f"sum_over_time(fleet:mlexporter_column_value_bucket:increase5m{{{ONE_COLUMN}}}[$__interval])"
     counts = f"sum_over_time(fleet:mlexporter_column_bin:increase5m{{{ONE_COLUMN}}}[$__interval])"
-    categories = (
-        f"topk(5, sum by (bin) ({counts})) / on () group_left () (sum({counts}) > 0)\n"
-        f"unless on () sum(mlexporter_column_baseline_value_ratio{{{ONE_COLUMN}}})"
+    shares = f"sum by (bin) ({counts}) / on () group_left () (sum({counts}) > 0)"
+    baseline_shares = f"max by (bin) (mlexporter_column_baseline_ratio{{{ONE_COLUMN_REPLICAS}}})"
+    top = f"topk(5, {baseline_shares})"
+    live = Query(_lines(buckets, f"{shares}\nand on (bin) {top}", edges), "{{bin}}", step=POOLED)
+    baseline = Query(_lines(baseline_buckets, top, edges), "baseline {{bin}}", style.GREY, dashed=True)
+    return panels.lines(12, (12, 9), about, [live, baseline], unit="short", minimum=None)
+
+
+def _lines(buckets: str, shares: str, edges: str) -> str:
+    """Quantiles of a column that has edges, as `bin`, or shares of one that has none."""
+    quantiles = "\nor\n".join(
+        f'label_replace(histogram_quantile({q}, sum by (le) ({buckets})), "bin", "p{q * 100:g}", "", "")'
+        for q in (0.1, 0.5, 0.9)
     )
-    colors = {0.1: style.SKY, 0.5: style.BLUE, 0.9: style.PURPLE}
-    queries = [
-        *(
-            Query(f"histogram_quantile({q}, {buckets})", f"p{q * 100:g}", color, step=POOLED)
-            for q, color in colors.items()
-        ),
-        *(
-            Query(
-                f"histogram_quantile({q}, {edges})\nand on () sum(mlexporter_column_baseline_value_ratio{{{ONE_COLUMN}}})",
-                f"baseline p{q * 100:g}",
-                style.GREY,
-                dashed=True,
-            )
-            for q in colors
-        ),
-        Query(categories, "{{bin}}", style.GREEN, unit="percentunit", step=POOLED),
-    ]
-    return panels.lines(12, (12, 9), about, queries, unit="short", minimum=None)
+    return f"{quantiles}\nor\n({shares}\nunless on () max({edges}))"
 
 
 def _quality() -> Panel:
     about = About(
         "Missing, new, out of range",
-        "Shares of the samples of an hour, all replicas together; dashed what is surely over the baseline's share plus "
-        "five points.",
+        "Shares of the samples of an hour, all replicas together: without a value; and with a category, or a number, "
+        "that the baseline never saw. Dashed what is surely over the baseline's share plus five points.",
         "below the dashed line of the same kind.",
-        "MLExporterMissingValues, MLExporterNewCategories or MLExporterValuesOutOfRange fires: has a source failed, a "
+        "MLExporterMissingValues, MLExporterNewCategories or MLExporterValuesOutOfRange fires. Has a source failed, a "
         "unit or a spelling changed, or are there really new cases?",
     )
-    kinds = {"missing": style.BLUE, "new_category": style.PURPLE, "out_of_range": style.ORANGE}
-    queries = [
-        Query(
-            f"max({recent(f'fleet:mlexporter_column_{kind}_ratio:{what}', HOUR, ONE_COLUMN)})",
-            f"{kind.replace('_', ' ')}{' alert' if what == 'limit' else ''}",
-            color,
-            dashed=what == "limit",
-            step=POOLED,
+    missing, new, out = ("fleet:mlexporter_column_" + kind for kind in ("missing", "new_category", "out_of_range"))
+    queries = []
+    for what, name in (("pooled", ""), ("limit", " alert")):
+        either = (
+            f"{recent(f'{new}_ratio:{what}', HOUR, ONE_COLUMN)}\nor {recent(f'{out}_ratio:{what}', HOUR, ONE_COLUMN)}"
         )
-        for kind, color in kinds.items()
-        for what in ("pooled", "limit")
-    ]
+        dashed = what == "limit"
+        queries += [
+            Query(
+                f"max({recent(f'{missing}_ratio:{what}', HOUR, ONE_COLUMN)})",
+                f"missing{name}",
+                style.BLUE,
+                dashed=dashed,
+                step=POOLED,
+            ),
+            Query(f"max({either})", f"new or out of range{name}", style.ORANGE, dashed=dashed, step=POOLED),
+        ]
     return panels.lines(13, (12, 9), about, queries, unit="percentunit")
 
 
 def _evidence() -> Panel:
     about = About(
         "Evidence and its threshold",
-        "Logarithm of the evidence that the column drifted by more than it may, of the replica that sees most, for both "
-        "tiers; dashed the thresholds, ln R for R exporters among them.",
+        "Logarithm of the evidence that the column drifted by more than it may, of the replica that sees most, for "
+        "both tiers; dashed the thresholds, ln R for R exporters among them.",
         "below the dashed lines. Evidence wanders, and a rise that stops short of its line says nothing.",
         "from the line on the column has drifted. It began when the evidence began to rise.",
     )
@@ -274,10 +273,12 @@ def _psi() -> Panel:
     about = About(
         "PSI and its noise floor",
         "Population stability index of each replica in the chosen window; dashed what it stays under in 999 of 1,000 "
-        "looks if nothing drifted; purple of all replicas together, less chance.",
+        "looks if nothing drifted; purple of all replicas together, less chance; "
+        "orange against the live data of the version before, over an hour.",
         "under the noise floor.",
         "over it the difference is more than chance, and PSI says how large it is. No threshold on it is right for all "
-        "numbers of samples: the alarm is the evidence.",
+        f"numbers of samples: the alarm is the evidence. Over {alerts.VERSION_PSI:g} and more than chance between "
+        "versions: do both get the same traffic, and prepare it alike (MLExporterVersionDiffers)?",
     )
     queries = [
         Query(
@@ -294,6 +295,12 @@ def _psi() -> Panel:
             f"max by (window) ({recent('fleet:mlexporter_column_psi_excess:pooled', WINDOW, ONE_COLUMN)})",
             "beyond chance, all {{window}}",
             style.PURPLE,
+            step=POOLED,
+        ),
+        Query(
+            f"max by (previous_version) ({previous_psi(ONE_COLUMN, ONE_COLUMN_REPLICAS)})",
+            "against version {{previous_version}}",
+            style.ORANGE,
             step=POOLED,
         ),
     ]

@@ -81,7 +81,7 @@ def _numbers() -> list[Panel]:
                 "Configuration",
                 "Whether the last load of the configuration succeeded, on every exporter.",
                 "in order.",
-                "an exporter goes on with the configuration before: its log names the key (MLExporterConfigReloadFailed).",
+                "an exporter goes on with the configuration before: see its log (MLExporterConfigReloadFailed).",
             ),
             Query(
                 f"min(mlexporter_config_last_reload_successful{{{REPLICAS}}})\n"
@@ -150,8 +150,8 @@ def _rejected() -> Panel:
         "Samples refused, by reason",
         "Samples per second that were refused. A request that is refused as a whole counts as one.",
         "0.",
-        f"over {alerts.SAMPLES_REJECTED:.0%} of what is sent, MLExporterSamplesRejected fires. The answer to the client "
-        "names sample and field; docs/http-api.md explains the reasons.",
+        f"over {alerts.SAMPLES_REJECTED:.0%} of what is sent, MLExporterSamplesRejected fires. The answer to the "
+        "client names sample and field; docs/http-api.md explains the reasons.",
     )
     query = Query(_rate("mlexporter_samples_rejected_total", by="reason"), "{{reason}}", style.VERMILION)
     return panels.lines(11, (12, 8), about, [query], unit="cps", maximum=0.1)
@@ -275,7 +275,10 @@ def _files() -> Panel:
         "under a half.",
         "rising: clients that open a connection for each request; keep connections open.",
     )
-    expr = f"max by (instance) (process_open_fds{{{REPLICAS}}} / process_max_fds{{{REPLICAS}}} and on (job, namespace, instance) {BUILD})"
+    expr = (
+        f"max by (instance) (process_open_fds{{{REPLICAS}}} / process_max_fds{{{REPLICAS}}}"
+        f" and on (job, namespace, instance) {BUILD})"
+    )
     return panels.lines(32, (8, 8), about, [Query(expr, LEGEND)], unit="percentunit")
 
 

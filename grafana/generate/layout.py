@@ -32,7 +32,7 @@ def section(title: str, *lines: Line) -> list[RowPanel | Line]:
 def place(items: Sequence[RowPanel | Line]) -> list[Panel | RowPanel]:
     """Give everything its position, from top to bottom and left to right.
 
-    Raises ValueError where a line leaves a gap, or two panels have one id: links go by ids, so each panel names its own.
+    Raises ValueError where a line leaves a gap, or an id is there twice: links go by ids, so each panel has its own.
     """
     placed: list[Panel | RowPanel] = []
     y = 0

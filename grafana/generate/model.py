@@ -14,6 +14,7 @@ from grafana.generate.queries import (
     ONE_MODEL_REPLICAS,
     WINDOW,
     loss_of_limit,
+    previous_psi,
     recent,
 )
 
@@ -23,7 +24,7 @@ SAMPLES: Final = f"fleet:mlexporter_samples:rate5m{{{ONE_MODEL}}}"
 # As many as a panel can show a row for each.
 COLUMNS_SHOWN: Final = 20
 
-_KEPT: Final = ("datasource", "job", "namespace", "model", "window")
+_KEPT: Final = ("datasource", "job", "namespace", "instance", "model", "window")
 
 
 def dashboard() -> Dashboard:
@@ -152,8 +153,8 @@ _MARGIN_OF_COLUMN: Final = (
 def _drifted_columns() -> Panel:
     about = About(
         "Columns that drift",
-        f"Of the {COLUMNS_SHOWN} columns with the most evidence in the time shown: quiet, suspected (outside the narrow "
-        "tolerance of the warn tier) or drifted (outside that of the page tier), over time.",
+        f"Of the {COLUMNS_SHOWN} columns with the most evidence in the time shown: quiet, suspected (outside the "
+        "narrow tolerance of the warn tier) or drifted (outside that of the page tier), over time.",
         "quiet. A suspected column is surely no chance, but may not matter.",
         "click a bar to open the column. Predictions first: whoever uses them is affected now. Then features that "
         "drifted just before.",
@@ -177,7 +178,7 @@ def _columns() -> Panel:
         return f"max by ({by}) ({recent(f'fleet:mlexporter_column_{name}:pooled', WINDOW, ONE_MODEL)})"
 
     queries = [
-        Query(_MARGIN_OF_COLUMN, "Evidence over threshold"),
+        Query(f"{_MARGIN_OF_COLUMN} - on () group_left () {MARGIN}", "Evidence over threshold"),
         Query(pooled("psi_excess"), "PSI beyond chance"),
         Query(pooled("missing_ratio"), "Missing"),
         Query(pooled("out_of_range_ratio"), "Out of range"),
@@ -187,7 +188,7 @@ def _columns() -> Panel:
     about = About(
         "Columns",
         "Each column now, the most evidence of drift on top. Evidence is that of the page tier less its threshold, in "
-        "nats; from about 0 the column has drifted. The rest is of all replicas in the chosen window, from 200 samples "
+        "nats; from 0 on the column has drifted. The rest is of all replicas in the chosen window, from 200 samples "
         "on. Click a column to open it.",
         "evidence well below 0; PSI beyond chance near 0; nothing missing, new or out of range that was not so in "
         "training.",
@@ -243,7 +244,8 @@ _FIRST: Final = (
 _SECOND: Final = (
     "Area under the ROC curve, or root mean squared error",
     "roc_auc_ratio|root_mean_squared_error",
-    "Area under the ROC curve of a classifier with scores (empty without), or the root mean squared error of a regression",
+    "Area under the ROC curve of a classifier with scores, of several classes their mean; or the root mean squared "
+    "error of a regression. Empty for classes without scores",
 )
 
 
@@ -261,6 +263,10 @@ def _figure(id_: int, title: str, figures: str, shows: str) -> Panel:
     realised = recent("fleet:mlexporter_performance:pooled", chosen)
     estimated = f'fleet:mlexporter_performance_estimated:min{{window="24h", {chosen}}}'
     baseline = recent("fleet:mlexporter_performance_baseline:max", chosen)
+    if "roc_auc_ratio" in figures:  # of several classes the rules have no mean but that of labels
+        mean = f'class="__macro__", {ONE_MODEL_REPLICAS}'
+        estimated += f'\nor mlexporter_performance_estimated_roc_auc_ratio{{window="24h", {mean}}}'
+        baseline += f"\nor mlexporter_performance_baseline_roc_auc_ratio{{{mean}}}"
     queries = [
         Query(f"max by (version, window) ({realised})", "{{version}} realised {{window}}", style.BLUE, step=POOLED),
         Query(f"min by (version) ({estimated})", "{{version}} estimated 24h", style.ORANGE),
@@ -292,18 +298,16 @@ def _classes() -> Panel:
         "Precision and recall of each class over 24 hours; of a regression the mean error: above 0 its predictions are "
         "too high.",
         "steady; the mean error near 0.",
-        "one class falls: look at its features and at the threshold. A mean error that leaves 0: predictions lie on one "
-        "side, recalibrate or retrain.",
+        "one class falls: look at its features and at the threshold. A mean error that leaves 0: predictions lie on "
+        "one side, recalibrate or retrain.",
     )
     classes = recent(
         "fleet:mlexporter_class_performance:pooled", 'figure=~"precision_ratio|recall_ratio"', DAY, ONE_MODEL
     )
     bias = recent("fleet:mlexporter_performance:pooled", 'figure="mean_error"', DAY, ONE_MODEL)
-    queries = [
-        Query(f"max by (version, class, figure) ({classes})", "{{version}} {{figure}} {{class}}", step=POOLED),
-        Query(f"max by (version) ({bias})", "{{version}} mean error", style.ORANGE, step=POOLED),
-    ]
-    return panels.lines(34, (8, 8), about, queries, unit="short", minimum=None)
+    by = "version, class, figure"
+    query = Query(f"max by ({by}) ({classes}\nor {bias})", "{{version}} {{figure}} {{class}}", step=POOLED)
+    return panels.lines(34, (8, 8), about, [query], unit="short", minimum=None)
 
 
 def _labels() -> Panel:
@@ -343,7 +347,8 @@ def _delay() -> Panel:
         "Delay of labels",
         "Time from a prediction to its label: median, and what nine of ten labels stay under, of 24 hours.",
         "steady. With a median of ten days, today's performance is that of the model ten days ago.",
-        "rising towards `labels.horizon`: what comes later finds no prediction. Raise the horizon, or hurry the labels.",
+        "rising towards `labels.horizon`: what comes later finds no prediction. Raise the horizon, or hurry "
+        "the labels.",
     )
     buckets = recent("fleet:mlexporter_label_delay_seconds_bucket:increase", DAY, ONE_MODEL)
     queries = [
@@ -376,7 +381,7 @@ def _versions() -> Panel:
     accuracy = recent(
         "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, chosen
     )
-    psi = recent("fleet:mlexporter_version_psi_excess:pooled", 'role="prediction"', chosen)
+    psi = previous_psi(f'role="prediction", {chosen}', f'role="prediction", {ONE_MODEL_REPLICAS}')
     queries = [
         Query(f"max by ({by}) (fleet:mlexporter_version_first_seen:timestamp{{{chosen}}}) * 1000", "First seen"),
         Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
@@ -394,11 +399,11 @@ def _versions() -> Panel:
     ]
     about = About(
         "Versions",
-        "Versions beside each other. PSI of predictions (beyond chance, over an hour), agreement (24 hours) and "
+        "Versions beside each other. PSI of predictions (over an hour), agreement (24 hours) and "
         "advantage (labelled requests that both answered, 7 days: by what share it is right more often) are against "
         "the version before, and empty for the first one.",
-        "a new version with as many errors, as much latency and as few drifted columns as the old one, and an advantage "
-        "of 0 or more.",
+        "a new version with as many errors, as much latency and as few drifted columns as the old one, and an "
+        "advantage of 0 or more.",
         f"PSI over {alerts.VERSION_PSI:g}: the versions say, or are asked, different things. Advantage under "
         f"{-alerts.ADVANTAGE:.0%}: stop the rollout (MLExporterChallengerWorse).",
     )

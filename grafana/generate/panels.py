@@ -132,7 +132,6 @@ def number(
     thresholds: ThresholdsConfig | None = None,
     states: style.States | None = None,
     decimals: int | None = None,
-    links: Sequence[DashboardLink] = (),
 ) -> Panel:
     """One number, now; with `states`, in words."""
     panel = (
@@ -150,12 +149,7 @@ def number(
         panel.mappings(style.state_mappings(states)).thresholds(style.state_steps(states))
     if decimals is not None:
         panel.decimals(decimals)
-    built = panel.build()
-    if links:
-        built.links = []
-        assert built.field_config is not None
-        built.field_config.defaults.links = list(links)
-    return _finished(built, id_, size, about)
+    return _finished(panel.build(), id_, size, about)
 
 
 def lines(
@@ -273,7 +267,7 @@ def rows(
         size: width and height.
         about: of the panel.
         queries: instants, all by the same labels.
-        labels: their headlines, in order; labels that are not named are not shown.
+        labels: all of them, in order, with their headlines.
         cells: by headline, how a column looks.
         sort_by: headline, the largest value first.
 

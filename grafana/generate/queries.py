@@ -22,8 +22,9 @@ ONE_MODEL_REPLICAS: Final = f"{REPLICAS}, {MODEL}"
 ONE_COLUMN: Final = f"{JOBS}, {COLUMN}"
 ONE_COLUMN_REPLICAS: Final = f"{REPLICAS}, {COLUMN}"
 
-# What an exporter has to pass over its own threshold, so that R of them alarm falsely as seldom as one.
-MARGIN: Final = f"ln(count(mlexporter_build_info{{{JOBS}}}))"
+# What an exporter has to pass over its own threshold, so that R of them alarm falsely as seldom as one. All of this
+# Prometheus count, whichever are chosen: the alerts say so.
+MARGIN: Final = "ln(count(mlexporter_build_info))"
 
 
 def recent(series: str, *matchers: str) -> str:
@@ -57,4 +58,15 @@ def loss_of_limit(selector: str, by: str) -> str:
         f"  {loss} / {limit} < ({loss} / ignoring (window) group_left () {accepted})\n"
         f"  or {loss} / ignoring (window) group_left () {accepted}\n"
         ")"
+    )
+
+
+def previous_psi(selector: str, replicas: str) -> str:
+    """PSI of a version's hour against the version before it: of all replicas, less what chance makes of it.
+
+    Where the two have different baselines their bins cannot be pooled, and it is that of the replica with most of it.
+    """
+    return (
+        f"{recent('fleet:mlexporter_version_psi_excess:pooled', selector)}\n"
+        f"or max without (instance, pod) (mlexporter_version_psi{{{HOUR}, {replicas}}})"
     )
