@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo stack test lint dashboards dashboards-lint check bench clean
+.PHONY: help demo stack test lint dashboards-lint check bench dashboards clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -46,7 +46,8 @@ dashboards: $(VENV)/.dev
 	$(BIN)/python -m grafana.generate
 
 clean:
-.PHONY: help demo stack test lint dashboards dashboards-lint check bench clean
+	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples grafana -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when pyproject.toml changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made

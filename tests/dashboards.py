@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "grafana" / "dashboards"
 UIDS = {name: f"mlexporter-{name}" for name in ("fleet", "model", "column", "exporter")}
 ALL = "$__all"
+# The scrape interval of the data source, which is the least step of a query.
+SCRAPE_SECONDS = 15
 
 Json = Mapping[str, Any]
 
@@ -52,6 +54,7 @@ class Query:
         ref: the query's letter.
         expr: PromQL with Grafana's variables.
         instant: asked at one time, not over a range.
+        step: seconds between values, at least.
         single: variables that have one value here whatever is chosen.
 
     """
@@ -61,10 +64,11 @@ class Query:
     ref: str
     expr: str
     instant: bool
+    step: int = SCRAPE_SECONDS
     single: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        return f"{self.dashboard}: {self.panel} {self.ref}"
+        return f"{self.dashboard}: {self.panel} {self.ref}".rstrip()
 
 
 def queries(name: str) -> Iterator[Query]:
@@ -76,7 +80,14 @@ def queries(name: str) -> Iterator[Query]:
             instant = bool(target.get("instant"))
             kinds = [True] * instant + [False] * (bool(target.get("range")) or not instant)
             for kind in kinds:
-                yield Query(name, panel["title"], target["refId"], target["expr"], kind, single)
+                step = seconds(target.get("interval") or panel.get("interval") or "")
+                yield Query(name, panel["title"], target["refId"], target["expr"], kind, step, single)
+
+
+def seconds(interval: str) -> int:
+    """A least interval as Grafana writes it; that of the data source where there is none."""
+    found = re.fullmatch(r">?(\d+)([smh])", interval)
+    return max(SCRAPE_SECONDS, int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]) if found else SCRAPE_SECONDS
 
 
 def annotations(name: str) -> Iterator[Query]:
@@ -84,7 +95,8 @@ def annotations(name: str) -> Iterator[Query]:
     for annotation in load(name).get("annotations", {}).get("list", ()):
         expr = annotation.get("expr") or annotation.get("target", {}).get("expr")
         if expr:
-            yield Query(name, f"annotation {annotation['name']}", "", expr, False)
+            step = seconds(annotation.get("step", ""))
+            yield Query(name, f"annotation {annotation['name']}", "", expr, False, step)
 
 
 # -- variables --------------------------------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ OWN = {
     "scrape_sample_limit": TARGET,
     "ALERTS": TARGET | {"alertname", "alertstate", "severity"},
 }
+# What every client library of Prometheus' tells of its process.
+PROCESS = dict.fromkeys(
+    ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"), TARGET
+)
 WORDS = {"and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring", "group_left", "group_right", "Inf"}
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'")
@@ -78,13 +82,15 @@ def raw_metrics() -> dict[str, set[str]]:
 
 def known_metrics() -> dict[str, set[str]]:
     """Every series name that a rule may use, with the labels that it may have at most."""
-    known = raw_metrics() | OWN
+    known = raw_metrics() | OWN | PROCESS
     for _ in range(2):  # a rule may read what it recorded before
         for rule in RECORDED:
             labels = set(rule.get("labels", {})) | made(rule["expr"])
             for name in names(rule["expr"]):
                 labels |= known.get(name, set())
             known[rule["record"]] = known.get(rule["record"], set()) | labels
+    for rule in ALERTS.values():  # alerts have the labels of what they look at
+        known["ALERTS"] = known["ALERTS"].union(*(known[name] for name in names(rule["expr"])))
     return known
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dashboards import FOLDER, UIDS, Json, annotations, links, load, panels, queries, query_of, referenced, variables
-from promql import ALERTS, KNOWN, OWN, TARGET, made, names, selectors, strangers
+from promql import ALERTS, KNOWN, TARGET, names, selectors, strangers
 
 ROOT = Path(__file__).parents[1]
 LINTER = ROOT / "tools" / "dashboard-linter" / "bin" / "dashboard-linter"
@@ -77,7 +77,9 @@ def test_panel_ids_and_titles_are_unique(name: str) -> None:
 def test_every_panel_says_what_it_shows(name: str) -> None:
     for panel in panels(load(name)):
         assert panel["title"], panel["id"]
-        assert panel.get("description", "").endswith("."), panel["title"]
+        assert re.search(r"\*\*Good:\*\* .+\*\*Otherwise:\*\* ", panel.get("description", ""), re.DOTALL), panel[
+            "title"
+        ]
         assert panel["type"] in UNITLESS or units(panel), panel["title"]
         assert panel["type"] in UNITLESS or panel["targets"], panel["title"]
 
@@ -141,10 +143,12 @@ def test_links_lead_to_what_exists(name: str) -> None:
 
 @each
 def test_links_carry_the_time(name: str) -> None:
-    for url in links(load(name)):
+    dashboard = load(name)
+    for link in dashboard["links"]:
+        assert link["keepTime"], link["title"]
+        assert link["includeVars"], link["title"]
+    for url in links({key: value for key, value in dashboard.items() if key != "links"}):
         assert not url.startswith("/d/") or "${__url_time_range}" in url, url
-    for link in load(name).get("links", ()):
-        assert link["keepTime"] or link["type"] == "link", link["title"]
 
 
 def reached(name: str) -> set[str]:
@@ -172,9 +176,6 @@ def test_alerts_lead_to_what_exists(alert: str) -> None:
 
 # -- metrics and labels ------------------------------------------------------------------------------------------------
 
-# Series that Prometheus writes of its rules, and its own.
-KNOWN_HERE = KNOWN | {"ALERTS_FOR_STATE": OWN["ALERTS"]}
-
 
 def plain(expr: str) -> str:
     """Without Grafana's variables: durations are five minutes, matchers are of something, words are no names."""
@@ -188,19 +189,21 @@ def test_queries_read_what_exists(name: str) -> None:
     wrong = {}
     for query in (*queries(name), *annotations(name)):
         assert names(plain(query.expr)), str(query)
-        wrong[str(query)] = strangers(plain(query.expr)) & strangers_here(plain(query.expr))
+        wrong[str(query)] = strangers(plain(query.expr))
     assert {query: why for query, why in wrong.items() if why} == {}
 
 
-def strangers_here(expr: str) -> set[str]:
-    """Strangers, where alerts have the labels of all that alerts look at."""
-    every = set[str]().union(*KNOWN.values())
-    wrong = strangers(expr)
-    if "ALERTS" in names(expr):
-        existing = made(expr) | every
-        wrong = {what for what in wrong if not any(label in what for label in existing if what == f"({label})")}
-        wrong -= {f"ALERTS{{{label}}}" for label in every}
-    return wrong
+@each
+def test_what_may_be_several_is_a_regular_expression_and_nothing_else_is(name: str) -> None:
+    """Grafana escapes the values of those only: a column named `a(b` would break the query."""
+    every = variables(load(name))
+    several = {variable["name"] for variable in every if variable.get("multi") or variable.get("includeAll")}
+    texts = {str(query): query.expr for query in (*queries(name), *annotations(name))}
+    texts |= {variable["name"]: query_of(variable) for variable in every if variable["type"] == "query"}
+    for where, text in texts.items():
+        for operator, value in re.findall(r'(=~|!~|!=|=)\s*"([^"]*)"', text):
+            used = {variable for variable, _ in referenced(value) if not variable.isdecimal()}
+            assert used <= several if "~" in operator else not used & several, f"{where}: {value}"
 
 
 @each

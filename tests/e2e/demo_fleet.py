@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.conftest import Exporter, Start
+from e2e.feedback import built
 from mlexporter.demo.data import FEATURES, Flight, load_split
 from mlexporter.demo.model import MODEL, Model, train
 from mlexporter.demo.processes import StopSignals, build_baseline
@@ -17,6 +18,7 @@ from mlexporter.demo.stage import write_csv
 from mlexporter.demo.traffic import Phase, Traffic
 
 VERSIONS = ("1", "2")
+MINUTES = "flight-minutes"
 BATCH_FLIGHTS = 80
 BATCH_SECONDS = 0.5
 LABELLED_SHARE = 0.9
@@ -24,6 +26,16 @@ CORRECTED_SHARE = 0.02
 LABELS_AFTER_BATCHES = 4
 # After what went wrong: requests that are refused, samples that failed, values of a wrong type, labels of nobody.
 ERROR_SHARE = 0.3
+
+
+def minutes(flights: Sequence[Flight], rng: random.Random) -> list[dict[str, Any]]:
+    """Rows of a model that foretells the delay on arrival in minutes: that at departure, more or less."""
+    delays = [flight.features["dep_delay"] for flight in flights]
+    return [
+        {"dep_delay": delay, "prediction": (delay if isinstance(delay, float | int) else 0) + rng.gauss(-5, 3),
+         "label": flight.delay}
+        for delay, flight in zip(delays, flights, strict=True)
+    ]  # fmt: skip
 
 
 class Replica:
@@ -60,9 +72,18 @@ class Replica:
         if phase != Phase.CLEAN:
             self._exporter.post(b"{")
             self._exporter.label({"model": MODEL, "columns": {"id": ["nobody"] * 5, "label": [True] * 5}})
+        self._send_minutes(ids, flights)
         self._unlabelled.append((ids, flights, versions))
         if len(self._unlabelled) > LABELS_AFTER_BATCHES:
             self._label(*self._unlabelled.popleft())
+
+    def _send_minutes(self, ids: Sequence[str], flights: Sequence[Flight]) -> None:
+        """The other model knows at once how right it was."""
+        rows = minutes(flights, self._rng)
+        columns = {name: [row[name] for row in rows] for name in ("prediction", "label")}
+        features = {"features": {"dep_delay": [row["dep_delay"] for row in rows]}}
+        answer = self._exporter.post({"model": MINUTES, "columns": {"id": ids, **features, **columns}})
+        assert answer.status_code == 200, answer.text
 
     def _label(self, ids: Sequence[str], flights: Sequence[Flight], versions: Sequence[str]) -> None:
         known = [(i, flight) for i, flight in zip(ids, flights, strict=True) if self._rng.random() < LABELLED_SHARE]
@@ -118,8 +139,10 @@ def running_fleet(
     }
     write_csv(folder / "validation.csv", split.validation, models[VERSIONS[0]])
     build_baseline(folder / "validation.csv", folder / "baseline.json", StopSignals())
+    rows = minutes(split.validation, random.Random(seed))
+    other = {"name": MINUTES, "version": "1", "task": "regression", "baseline": built(folder, "minutes", rows)}
     own = {"name": MODEL, "version": VERSIONS[0], "task": "binary", "baseline": str(folder / "baseline.json")}
-    config = {"models": [own | {"labels": {"horizon": "1m"}}], "windows": ["1h", "24h"]}
+    config = {"models": [own | {"labels": {"horizon": "1m"}}, other], "windows": ["1h", "24h"]}
     started = []
     for number in range(replicas):
         storage = folder / f"state-{number}"

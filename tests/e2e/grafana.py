@@ -9,19 +9,22 @@ from typing import Any
 
 import requests
 
-from dashboards import ALL, Chosen, Json, Query, has_all, interpolated, query_of
+from dashboards import ALL, SCRAPE_SECONDS, Chosen, Json, Query, has_all, interpolated, query_of
 
 RANGE_SECONDS = 3600
-STEP_SECONDS = 15
-# What Grafana has itself, for the last hour with a scrape interval of 15 seconds.
-OWN = {
-    "__interval": f"{STEP_SECONDS}s",
-    "__interval_ms": f"{STEP_SECONDS * 1000}",
-    "__rate_interval": "1m",
-    "__range": f"{RANGE_SECONDS}s",
-    "__range_s": f"{RANGE_SECONDS}",
-    "__range_ms": f"{RANGE_SECONDS * 1000}",
-}
+
+
+def own(step: int) -> dict[str, str]:
+    """The variables that Grafana has itself, for the last hour with so many seconds between values."""
+    return {
+        "__interval": f"{step}s",
+        "__interval_ms": f"{step * 1000}",
+        "__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)}s",
+        "__range": f"{RANGE_SECONDS}s",
+        "__range_s": f"{RANGE_SECONDS}",
+        "__range_ms": f"{RANGE_SECONDS * 1000}",
+    }
+
 
 _LABEL_VALUES = re.compile(r"label_values\((?:(.+),\s*)?(\w+)\s*\)\s*", re.DOTALL)
 _QUERY_RESULT = re.compile(r"query_result\((.+)\)\s*", re.DOTALL)
@@ -45,7 +48,7 @@ class Grafana:
         if query.instant:
             series = self._ask("query", {"query": expr, "time": now})["result"]
             return sum(_is_number(one["value"]) for one in series)
-        window = {"start": now - RANGE_SECONDS, "end": now, "step": STEP_SECONDS}
+        window = {"start": now - RANGE_SECONDS, "end": now, "step": query.step}
         series = self._ask("query_range", {"query": expr, **window})["result"]
         return sum(_is_number(value) for one in series for value in one["values"])
 
@@ -58,7 +61,7 @@ class Grafana:
             return [part.split(" : ")[-1].strip() for part in str(variable["query"]).split(",")]
         if variable["type"] in ("textbox", "constant"):
             return [str(variable["query"])]
-        text = interpolated(query_of(variable), chosen, OWN)
+        text = interpolated(query_of(variable), chosen, own(SCRAPE_SECONDS))
         if found := _LABEL_VALUES.fullmatch(text):
             match = {"match[]": found[1]} if found[1] else {}
             data = self._ask(f"label/{found[2]}/values", {"start": now - RANGE_SECONDS, "end": now, **match})

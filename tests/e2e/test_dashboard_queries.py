@@ -1,12 +1,13 @@
 """Every query of every dashboard, in a real Prometheus that scrapes two replicas with two versions of the demo's model.
 
-First all is well: no query may fail, and none may be empty, but for those that `EMPTY` says are rightly so. Then things
-go wrong, and what was empty for that reason has to have something to show.
+First all is well: no query may fail, and none may be empty, but where `EMPTY` says why. Then things go wrong, and what
+was empty as all was well has to have something to show. `pytest -rP` lists panels, queries and how much they gave.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import yaml
 from conftest import needs, skip_without
 from dashboards import UIDS, Chosen, Query, annotations, has_all, interpolated, load, queries, referenced, variables
 from e2e.conftest import exporters, poll
-from e2e.demo_fleet import VERSIONS, LiveFleet, running_fleet
-from e2e.grafana import OWN, Grafana, RefusedError
+from e2e.demo_fleet import MINUTES, VERSIONS, LiveFleet, running_fleet
+from e2e.grafana import Grafana, own
 from e2e.prometheus import Prometheus, running
 from mlexporter.demo.model import MODEL
 from mlexporter.demo.traffic import Phase
@@ -43,9 +44,22 @@ ARRIVED = (
     "mlexporter_concept_drift_log_evidence",
 )
 
-# Queries that are rightly empty while all is well, by dashboard, panel and letter. What goes wrong in the second part
-# of this test has to fill them.
-EMPTY: dict[tuple[str, str, str], str] = {}
+# Why a query may be empty: what it asks for is not there in a way of choosing that says so, and only there. What says
+# HEALTHY has to be filled by what goes wrong in the second part of this test.
+HEALTHY = "nothing is wrong, so no alert fires"
+NUMERIC = "the column has numbers, no categories"
+CATEGORICAL = "the column has categories, which have no order: no quantiles, ranges or edges"
+CLASSES = "the model says classes, and has no errors of numbers"
+NUMBERS = "the model says numbers, and has no classes"
+EMPTY: dict[tuple[str, str, str], str] = {
+    ("model", "Classes, or mean error", "B"): CLASSES,
+    ("column", "Quantiles, or shares of the commonest categories", "G"): NUMERIC,
+    ("column", "Missing, new, out of range", "C"): NUMERIC,
+    ("column", "Missing, new, out of range", "D"): NUMERIC,
+    ("model", "annotation Alerts", ""): HEALTHY,
+    ("column", "annotation Alerts", ""): HEALTHY,
+    ("exporter", "annotation Alerts", ""): HEALTHY,
+}
 
 EVERY = [query for name in UIDS for query in (*queries(name), *annotations(name))]
 
@@ -100,15 +114,29 @@ def grafana(fleet: tuple[Prometheus, LiveFleet]) -> Grafana:
     return Grafana(fleet[0].url)
 
 
-def ways(name: str) -> dict[str, tuple[dict[str, str], frozenset[str]]]:
-    """What is chosen: one value of each variable; All of one of them; All of all; and with no namespaces there are."""
+Way = tuple[Mapping[str, str], frozenset[str], frozenset[str]]
+
+
+def ways(name: str) -> dict[str, Way]:
+    """What is wanted of the variables, which of them are All, and what is not there then.
+
+    One value of each; All of one of them; All of all; with no namespaces there are; another kind of column or model.
+    """
     alls = {variable["name"] for variable in variables(load(name)) if has_all(variable)}
-    return {
-        "one of each": (ONE, frozenset()),
-        **{f"All of {one}": (ONE, frozenset({one})) for one in sorted(alls)},
-        "All of all": (ONE, frozenset(alls)),
-        "without Kubernetes": (ONE | {"job": "plain"}, frozenset({"namespace"})),
+    usual = frozenset({HEALTHY, NUMERIC, CLASSES})
+    found: dict[str, Way] = {
+        "one of each": (ONE, frozenset(), usual),
+        **{f"All of {one}": (ONE, frozenset({one}), usual) for one in sorted(alls)},
+        "All of all": (ONE, frozenset(alls), usual if name in ("model", "column") else frozenset({HEALTHY})),
+        "without Kubernetes": (ONE | {"job": "plain"}, frozenset({"namespace"}), usual),
     }
+    if name == "column":
+        found["a categorical column"] = (ONE | {"column": "carrier"}, frozenset(), frozenset({HEALTHY, CATEGORICAL}))
+        found["the prediction"] = (ONE | {"role": "prediction", "column": "prediction"}, frozenset(), usual)
+    if name == "model":
+        regression = ONE | {"model": MINUTES, "version": "1"}
+        found["a regression model"] = (regression, frozenset(), frozenset({HEALTHY, NUMBERS}))
+    return found
 
 
 _choices: dict[tuple[str, str, str], dict[str, Chosen]] = {}
@@ -116,28 +144,32 @@ _choices: dict[tuple[str, str, str], dict[str, Chosen]] = {}
 
 def choices(grafana: Grafana, name: str) -> dict[str, dict[str, Chosen]]:
     """The values of the variables of a dashboard in all ways, asked for once."""
-    for way, (wanted, alls) in ways(name).items():
+    for way, (wanted, alls, _) in ways(name).items():
         if (grafana.url, name, way) not in _choices:
             _choices[grafana.url, name, way] = grafana.choose(load(name), wanted, alls)
     return {way: _choices[grafana.url, name, way] for way in ways(name)}
 
 
-def asked(grafana: Grafana, query: Query) -> dict[str, str]:
-    """What a query comes to, by its text with variables filled in: nothing, or what is wrong with it."""
-    told: dict[str, str] = {}
+def answers(grafana: Grafana, query: Query) -> dict[str, int]:
+    """How many values a query gives in each way.
+
+    Raises RefusedError where Prometheus refuses it.
+    """
+    found: dict[str, int] = {}
+    asked: dict[str, int] = {}
     base = choices(grafana, query.dashboard)["one of each"]
     for way, chosen in choices(grafana, query.dashboard).items():
-        own = {name: base[name] if name in query.single else value for name, value in chosen.items()}
-        expr = interpolated(query.expr, own, OWN)
-        if expr in told:
-            continue
-        try:
-            found = grafana.values(query, expr, time.time())
-        except RefusedError as error:
-            told[expr] = f"{way}: refused, {error}"
-        else:
-            told[expr] = "" if found else f"{way}: empty"
-    return told
+        single = {name: base[name] if name in query.single else value for name, value in chosen.items()}
+        expr = interpolated(query.expr, single, own(query.step))
+        if expr not in asked:
+            asked[expr] = grafana.values(query, expr, time.time())
+            print(f"{query}: {way}: {asked[expr]} values\n    {expr}")  # noqa: T201 - the report
+        found[way] = asked[expr]
+    return found
+
+
+def key(query: Query) -> tuple[str, str, str]:
+    return query.dashboard, query.panel, query.ref
 
 
 @pytest.mark.parametrize("name", UIDS)
@@ -150,37 +182,42 @@ def test_every_variable_offers_something(grafana: Grafana, name: str) -> None:
 
 @pytest.mark.parametrize("query", EVERY, ids=str)
 def test_a_healthy_system_answers_every_query(grafana: Grafana, query: Query) -> None:
-    told = asked(grafana, query)
-    for expr, wrong in told.items():
-        print(f"{query}: {wrong or 'answered'}\n    {expr}")  # noqa: T201 - the report
-    refused = [wrong for wrong in told.values() if "refused" in wrong]
-    assert not refused
-    if (query.dashboard, query.panel, query.ref) in EMPTY:
-        assert all(told.values()), "it has an answer: take it off the list of what may be empty"
-    else:
-        assert not any(told.values()), "\n".join(f"{wrong}: {expr}" for expr, wrong in told.items() if wrong)
+    why = EMPTY.get(key(query))
+    found = answers(grafana, query)
+    rightly = {way for way, (_, _, absent) in ways(query.dashboard).items() if why in absent}
+    assert {way for way, values in found.items() if not values} - rightly == set(), "empty"
+    assert why is None or not any(found[way] for way in rightly), f"it has an answer, although {why}"
+
+
+@pytest.mark.parametrize("name", UIDS)
+def test_no_panel_is_without_data(grafana: Grafana, name: str) -> None:
+    shown: dict[str, set[str]] = defaultdict(set)
+    for query in queries(name):
+        shown[query.panel] |= {way for way, values in answers(grafana, query).items() if values}
+    assert {panel: set(ways(name)) - there for panel, there in shown.items() if set(ways(name)) - there} == {}
 
 
 def test_the_list_of_what_may_be_empty_names_what_there_is() -> None:
     assert EMPTY.keys() <= {(query.dashboard, query.panel, query.ref) for query in EVERY}
 
 
-def test_what_is_empty_shows_what_goes_wrong(fleet: tuple[Prometheus, LiveFleet], grafana: Grafana) -> None:
+def test_every_variable_that_is_used_exists() -> None:
+    for query in EVERY:
+        known = {variable["name"] for variable in variables(load(query.dashboard))} | own(1).keys()
+        used = {name for name, _ in referenced(query.expr) if not name.isdecimal()}
+        assert used <= known, str(query)
+
+
+def test_what_is_empty_while_all_is_well_shows_what_goes_wrong(
+    fleet: tuple[Prometheus, LiveFleet], grafana: Grafana
+) -> None:
     """The last of this file: from here on nothing is well."""
     _, live = fleet
     live.phase = Phase.FEATURES
-    waiting = {query for query in EVERY if (query.dashboard, query.panel, query.ref) in EMPTY}
-
-    def all_shown() -> bool:
+    waiting = {query for query in EVERY if EMPTY.get(key(query)) == HEALTHY}
+    end = time.monotonic() + SECONDS
+    while waiting and time.monotonic() < end:
         live.check()
-        waiting.difference_update([query for query in waiting if not all(asked(grafana, query).values())])
-        return not waiting
-
-    poll(all_shown, SECONDS, lambda: "\n".join(map(str, waiting)))
-
-
-def test_every_variable_that_is_used_exists() -> None:
-    for query in EVERY:
-        known = {variable["name"] for variable in variables(load(query.dashboard))} | OWN.keys()
-        used = {name for name, _ in referenced(query.expr) if not name.isdecimal()}
-        assert used <= known, str(query)
+        waiting = {query for query in waiting if not any(answers(grafana, query).values())}
+        time.sleep(1)
+    assert waiting == set()
