@@ -235,7 +235,8 @@ def _evidence() -> Panel:
         "Logarithm of the evidence that the column drifted by more than it may, of the replica that sees most, for "
         "both tiers; dashed the thresholds, ln R for R exporters among them.",
         "below the dashed lines. Evidence wanders, and a rise that stops short of its line says nothing.",
-        "from the line on the column has drifted. It began when the evidence began to rise.",
+        "from the line on the column has drifted (MLExporterFeatureDrift, MLExporterPredictionDrift; of the warn tier "
+        "MLExporterDriftSuspected). It began when the evidence began to rise. The bars above say what moved.",
     )
     colors = {"page": (style.BLUE, style.VERMILION), "warn": (style.SKY, style.ORANGE)}
     queries = []

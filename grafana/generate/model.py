@@ -157,7 +157,8 @@ def _drifted_columns() -> Panel:
         "narrow tolerance of the warn tier) or drifted (outside that of the page tier), over time.",
         "quiet. A suspected column is surely no chance, but may not matter.",
         "click a bar to open the column. Predictions first: whoever uses them is affected now. Then features that "
-        "drifted just before.",
+        f"drifted just before. With {alerts.DRIFTED_COLUMNS:.0%} of all at once MLExporterManyColumnsDrift fires: look "
+        "for what broke before the model.",
     )
     by = "version, role, column"
     state = (
@@ -256,8 +257,9 @@ def _figure(id_: int, title: str, figures: str, shows: str) -> Panel:
         "without labels (classifiers only); and in the training data, dashed.",
         "realised and estimated near the dashed line.",
         "both fall: the inputs have become harder, and the model knows it. Realised falls and estimated does not: "
-        "concept drift, or wrong labels. Only estimated falls: labels are late. docs/performance-monitoring.md has the "
-        "whole table.",
+        "concept drift, or wrong labels. Only estimated falls: labels are late, and at "
+        f"{alerts.ESTIMATE_LOSS:g} under training MLExporterEstimatedPerformanceDropped fires. "
+        "docs/performance-monitoring.md has the whole table.",
     )
     chosen = f'figure=~"{figures}", {ONE_MODEL}'
     realised = recent("fleet:mlexporter_performance:pooled", chosen)
@@ -281,8 +283,9 @@ def _concept() -> Panel:
         "Evidence that the same prediction comes with other labels than in training, less its threshold, in nats; of "
         "the replica where it is most. The dashed line is what it takes.",
         "well below the line.",
-        "at the line of the page tier MLExporterConceptDrift pages: are the labels right? If so, retrain on recent "
-        "ones. Empty for models without labels, and for baselines with under 2,000 outcomes.",
+        "at the line MLExporterConceptDriftSuspected fires for the warn tier, and MLExporterConceptDrift pages for the "
+        "page tier: are the labels right? If so, retrain on recent ones. Empty for models without "
+        "labels, and for baselines with under 2,000 outcomes.",
     )
     margin = f"max by (version, tier) (fleet:mlexporter_concept_drift_log_margin:max{{{ONE_MODEL}}})"
     queries = [
@@ -316,8 +319,9 @@ def _labels() -> Panel:
         "Labels in 24 hours: matched to a prediction, those of them that the task can use, and given up without a "
         "prediction.",
         "as many as ever, nearly all of them usable, hardly any given up.",
-        "none: does the sender run? Many given up: do ids fit, does the label come before `labels.horizon`, does its "
-        "replica share the store? Few usable: another coding of classes.",
+        "none: does the sender run (MLExporterLabelsStopped)? "
+        f"{alerts.LABELS_UNMATCHED:.0%} given up: do ids fit, does the label come before `labels.horizon`, does its "
+        "replica share the store (MLExporterLabelsUnmatched)? Few usable: another coding of classes.",
     )
     queries = [
         Query(
@@ -405,7 +409,8 @@ def _versions() -> Panel:
         "a new version with as many errors, as much latency and as few drifted columns as the old one, and an "
         "advantage of 0 or more.",
         f"PSI over {alerts.VERSION_PSI:g}: the versions say, or are asked, different things. Advantage under "
-        f"{-alerts.ADVANTAGE:.0%}: stop the rollout (MLExporterChallengerWorse).",
+        f"{-alerts.ADVANTAGE:.0%}: stop the rollout (MLExporterChallengerWorse); over "
+        f"{alerts.ADVANTAGE:.0%}: give it the traffic (MLExporterChallengerBetter).",
     )
     return panels.rows(
         50,

@@ -394,6 +394,7 @@ def shares_over_time(id_: int, size: tuple[int, int], about: About, query: Query
         .filter_values(heatmap.FilterValueRange().le(1e-9))
         .show_value(models.VisibilityMode.NEVER)
         .show_legend()
+        .exemplars_color(style.PURPLE)
         .tooltip(heatmap.HeatmapTooltip().mode(models.TooltipDisplayMode.SINGLE).show_color_scale(True))
         .y_axis(heatmap.YAxisConfig().unit("none").axis_placement(models.AxisPlacement.LEFT))
     )

@@ -126,7 +126,7 @@ def throughput(id_: int, size: tuple[int, int], selector: str, by: str, legend: 
         "Accepted samples per second, of all replicas.",
         "as much as the model is asked, in its usual rhythm.",
         "at 0: does the model serve, and can its client reach the exporter? MLExporterNoSamples tells where it is "
-        "news. Drift and quality are not watched meanwhile.",
+        "news, and MLExporterTooFewSamples of under 200 a day. Drift and quality are not watched meanwhile.",
     )
     expr = f"sum by ({by}) (fleet:mlexporter_samples:rate5m{{{selector}}})"
     return panels.lines(id_, size, about, [Query(expr, legend)], unit="cps")
