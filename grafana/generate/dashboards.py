@@ -18,7 +18,12 @@ DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
 
 def documents() -> dict[str, str]:
     """File name to text: the same each time."""
-    return {
-        name: json.dumps(build(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        for name, build in DASHBOARDS.items()
-    }
+    return {name: _text(build()) for name, build in DASHBOARDS.items()}
+
+
+def _text(dashboard: Dashboard) -> str:
+    content = json.loads(json.dumps(dashboard, cls=JSONEncoder))
+    # The builder puts links and the switches of annotations into a menu, where nobody sees them.
+    for control in (*content["links"], *content["annotations"]["list"]):
+        del control["placement"]
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, DashboardLink
-from grafana_foundation_sdk.models.dashboard import DashboardLink as DataLink
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType
 
 from grafana.generate.style import PURPLE, VERMILION
 from grafana.generate.variables import DATASOURCE
+
+# From what is clicked on: a series or a cell.
+DataLink = Mapping[str, str]
 
 
 def to(name: str, title: str, tooltip: str) -> DashboardLink:
@@ -40,7 +42,7 @@ def down(name: str, title: str, kept: Sequence[str], values: Mapping[str, str]) 
     """
     parts = ["${__url_time_range}", *(f"${{{variable}:queryparam}}" for variable in kept)]
     parts += [f"var-{variable}=${{{value}:percentencode}}" for variable, value in values.items()]
-    return DataLink(title=title, url=f"/d/mlexporter-{name}?{'&'.join(parts)}", type_val=DashboardLinkType.LINK)
+    return {"title": title, "url": f"/d/mlexporter-{name}?{'&'.join(parts)}"}
 
 
 def of_row(variable: str) -> str:

@@ -278,18 +278,17 @@ def _versions() -> Panel:
 def _of_versions() -> list[Query]:
     """What versions are compared by."""
     by = "version"
+    seen = recent("fleet:mlexporter_version_first_seen:timestamp", ONE_MODEL)
     buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{ONE_MODEL}}})"
     accuracy = recent(
         "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, ONE_MODEL
     )
     psi = previous_psi(f'role="prediction", {ONE_MODEL}', f'role="prediction", {ONE_MODEL_REPLICAS}')
     return [
-        Query(
-            f"max by ({by}) ({recent('fleet:mlexporter_version_first_seen:timestamp', ONE_MODEL)}) * 1000", "First seen"
-        ),
+        Query(f"1000 * max by ({by}) ({seen})", "First seen"),
         Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
         Query(
-            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}}) / (sum by ({by}) ({SAMPLES}) > 0)",
+            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}})\n/ (sum by ({by}) ({SAMPLES}) > 0)",
             "Failed",
         ),
         Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),

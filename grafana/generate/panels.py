@@ -9,7 +9,6 @@ from grafana_foundation_sdk.builders import prometheus as builders
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models.dashboard import (
-    DashboardLink,
     DataTransformerConfig,
     DynamicConfigValue,
     GridPos,
@@ -19,6 +18,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from grafana.generate import style
+from grafana.generate.links import DataLink
 from grafana.generate.variables import DATASOURCE
 
 # The recording rules of pooled counts come every five minutes: a shorter step would ask for the same again.
@@ -137,16 +137,15 @@ def lines(
     thresholds: ThresholdsConfig | None = None,
     minimum: float | None = 0,
     maximum: float | None = None,
-    bars: bool = False,
-    links: Sequence[DashboardLink] = (),
+    points: int | None = None,
+    links: Sequence[DataLink] = (),
 ) -> Panel:
-    """Lines over time, or bars on top of each other; thresholds are dashed lines."""
+    """Lines over time; thresholds are dashed lines. `points` is how many are enough, where each one costs a lot."""
     panel = (
         timeseries.Panel()
         .targets(_ranges(queries))
         .unit(unit)
         .line_width(2)
-        .fill_opacity(80 if bars else 0)
         .show_points(models.VisibilityMode.AUTO)
         .span_nulls(False)
         .legend(
@@ -158,9 +157,8 @@ def lines(
         )
         .tooltip(common.VizTooltipOptions().mode(models.TooltipDisplayMode.MULTI).sort(models.SortOrder.DESCENDING))
     )
-    if bars:
-        panel.draw_style(models.GraphDrawStyle.BARS)
-        panel.stacking(common.StackingConfig().mode(models.StackingMode.NORMAL).group("A"))
+    if points is not None:
+        panel.max_data_points(points)
     if thresholds:
         panel.thresholds(thresholds)
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(models.GraphThresholdsStyleMode.DASHED))
@@ -170,11 +168,9 @@ def lines(
         panel.axis_soft_max(maximum)
     for i, query in enumerate(queries):
         panel.override_by_query(chr(ord("A") + i), _look(query))
-    built = panel.build()
     if links:
-        assert built.field_config is not None
-        built.field_config.defaults.links = list(links)
-    return finished(built, id_, size, about)
+        panel.override_by_regexp("/.*/", [DynamicConfigValue(id_val="links", value=list(links))])
+    return finished(panel.build(), id_, size, about)
 
 
 def _look(query: Query) -> list[DynamicConfigValue]:
@@ -196,7 +192,7 @@ def timeline(
     query: Query,
     *,
     states: style.States,
-    links: Sequence[DashboardLink] = (),
+    links: Sequence[DataLink] = (),
 ) -> Panel:
     """States over time, a bar for each series."""
     panel = (
@@ -218,11 +214,9 @@ def timeline(
             .calcs([])
         )
     )
-    built = panel.build()
     if links:
-        assert built.field_config is not None
-        built.field_config.defaults.links = list(links)
-    return finished(built, id_, size, about)
+        panel.override_by_regexp("/.*/", [DynamicConfigValue(id_val="links", value=list(links))])
+    return finished(panel.build(), id_, size, about)
 
 
 def bars(

@@ -7,7 +7,6 @@ from grafana_foundation_sdk.builders import common, table
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models.dashboard import (
-    DashboardLink,
     DataTransformerConfig,
     DynamicConfigValue,
     MatcherConfig,
@@ -15,6 +14,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from grafana.generate import style
+from grafana.generate.links import DataLink
 from grafana.generate.panels import About, Query, finished, instants
 
 
@@ -38,7 +38,7 @@ class Cell:
     width: int | None = None
     thresholds: ThresholdsConfig | None = None
     states: style.States = field(default_factory=dict)
-    links: Sequence[DashboardLink] = ()
+    links: Sequence[DataLink] = ()
     hidden: bool = False
 
 
