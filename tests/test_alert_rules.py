@@ -85,8 +85,12 @@ def test_alerts_say_what_is_to_be_done(name: str) -> None:
     assert annotations["description"].endswith(".")
     assert annotations["runbook_url"].endswith(f"/docs/runbooks/{name}.md")
     grafana = re.escape('{{ or $externalLabels.grafana_url "http://localhost:3000" }}')
-    assert re.match(grafana + r"/d/mlexporter-(column|model|exporter)(\?var-|$)", annotations["dashboard_url"])
-    assert annotations["dashboard_url"].count("=") == annotations["dashboard_url"].count("| urlquery }}")
+    link = re.fullmatch(
+        grafana + r"/d/mlexporter-(?:column|model|exporter)(?:\?(var-.*)&|\?)viewPanel=\d+",
+        annotations["dashboard_url"],
+    )
+    assert link
+    assert (link[1] or "").count("=") == (link[1] or "").count("| urlquery }}")
 
 
 @each_alert

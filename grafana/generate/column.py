@@ -37,7 +37,11 @@ def dashboard() -> Dashboard:
         ],
         links=[links.to(*links.MODEL), links.to(*links.FLEET), links.to(*links.EXPORTER)],
         annotations=[
-            links.firing(f'alertname=~"MLExporter.+", {ALL_VERSIONS}, version=~"$version|", column=~"$column|"'),
+            links.firing(
+                ONE_COLUMN,
+                f'{ALL_VERSIONS}, version="$version", column=""',
+                f'{ALL_VERSIONS}, version=""',
+            ),
             links.deployments(ALL_VERSIONS),
         ],
         items=[

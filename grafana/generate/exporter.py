@@ -22,7 +22,7 @@ def dashboard() -> Dashboard:
         "wait, state on disk.",
         variables=[variables.datasource(), variables.job(), variables.namespace(), variables.instance()],
         links=[links.to(*links.FLEET)],
-        annotations=[links.firing(f'alertname=~"MLExporter.+", model="", {JOBS}')],
+        annotations=[links.firing(f'model="", {JOBS}')],
         items=[
             _numbers(),
             *layout.section("Ingest", [_samples(), _rejected()], [_requests(), _request_time()]),

@@ -53,15 +53,16 @@ def of_series(label: str) -> str:
     return f"__field.labels.{label}"
 
 
-def firing(selector: str) -> AnnotationQuery:
-    """Alerts while they fire, marked over all panels."""
+def firing(*selectors: str) -> AnnotationQuery:
+    """Alerts while they fire, of any of these selectors, marked over all panels."""
+    alerts = "\nor ".join(f'ALERTS{{alertname=~"MLExporter.+", alertstate="firing", {each}}}' for each in selectors)
     return (
         AnnotationQuery()
         .name("Alerts")
         .datasource(DATASOURCE)
         .enable(True)
         .icon_color(VERMILION)
-        .expr(f'max by (alertname, severity, version, role, column) (ALERTS{{alertstate="firing", {selector}}})')
+        .expr(f"max by (alertname, severity, version, role, column) ({alerts})")
         .step("60s")
         .title_format("{{alertname}}")
         .text_format("{{severity}} {{version}} {{role}} {{column}}")

@@ -46,7 +46,7 @@ def dashboard() -> Dashboard:
         ],
         links=[links.to(*links.FLEET), links.to(*links.EXPORTER)],
         annotations=[
-            links.firing(f'alertname=~"MLExporter.+", {ALL_VERSIONS}'),
+            links.firing(ALL_VERSIONS),
             links.deployments(ALL_VERSIONS),
         ],
         items=[
