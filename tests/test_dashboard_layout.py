@@ -171,6 +171,7 @@ def test_alerts_lead_to_what_exists(alert: str) -> None:
     assert path.startswith("/d/"), url
     path = re.sub(r"\{\{[^}]*\}\}", "x", path)
     name = next(name for name, uid in UIDS.items() if re.match(rf"/d/{uid}\b", path))
+    assert "viewPanel=" in path, "it leads to a panel, not to a dashboard"
     assert broken(path, name) == []
 
 
