@@ -10,7 +10,21 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import yaml
 
-from dashboards import FOLDER, UIDS, Json, annotations, links, load, panels, queries, query_of, referenced, variables
+from dashboards import (
+    FOLDER,
+    UIDS,
+    Chosen,
+    Json,
+    annotations,
+    interpolated,
+    links,
+    load,
+    panels,
+    queries,
+    query_of,
+    referenced,
+    variables,
+)
 from promql import ALERTS, KNOWN, TARGET, names, selectors, strangers
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +187,42 @@ def test_alerts_lead_to_what_exists(alert: str) -> None:
     name = next(name for name, uid in UIDS.items() if re.match(rf"/d/{uid}\b", path))
     assert "viewPanel=" in path, "it leads to a panel, not to a dashboard"
     assert broken(path, name) == []
+
+
+# -- how all of this is read ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (Chosen(["a.b"]), 'x="a.b"'),
+        (Chosen(['a"b']), r'x="a\"b"'),
+        (Chosen(["a.b"], regex=True), r'x="a\\.b"'),
+        (Chosen(["a", "b|c"], regex=True), r'x="(a|b\\|c)"'),
+        (Chosen(["a", "b"], regex=True, text=".+"), 'x=".+"'),
+    ],
+)
+def test_variables_are_written_as_grafana_writes_them(chosen: Chosen, expected: str) -> None:
+    """As its data source for Prometheus: in a string of PromQL a sign of a regular expression takes two backslashes."""
+    for text in ('x="$it"', 'x="${it}"', 'x="[[it]]"'):
+        assert interpolated(text, {"it": chosen}, {}) == expected
+    assert interpolated('label_replace(x[$__range], "$1")', {}, {"__range": "1h"}) == 'label_replace(x[1h], "$1")'
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/d/mlexporter-model?${__url_time_range}&var-model=${__data.fields.model}&${job:queryparam}", []),
+        ("/d/mlexporter-models?var-model=x", ["no such dashboard"]),
+        ("/d/mlexporter-fleet?var-column=x", ["no variable var-column"]),
+        ("/d/mlexporter-fleet?viewPanel=999", ["no panel 999"]),
+        ("/d/mlexporter-fleet?panel=1", ["no parameter panel"]),
+        ("/d/mlexporter-fleet?var-model=${column}", ["no variable column here"]),
+        ("https://example.com/", ["strange"]),
+    ],
+)
+def test_broken_links_are_found(url: str, expected: list[str]) -> None:
+    assert broken(url, "fleet") == expected
 
 
 # -- metrics and labels ------------------------------------------------------------------------------------------------
