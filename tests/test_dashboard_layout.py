@@ -25,7 +25,7 @@ from dashboards import (
     referenced,
     variables,
 )
-from promql import ALERTS, KNOWN, TARGET, names, selectors, strangers
+from promql import ALERTS, KNOWN, TARGET, label_lists, names, selectors, strangers
 
 ROOT = Path(__file__).parents[1]
 LINTER = ROOT / "tools" / "dashboard-linter" / "bin" / "dashboard-linter"
@@ -163,6 +163,18 @@ def test_links_carry_the_time(name: str) -> None:
         assert link["includeVars"], link["title"]
     for url in links({key: value for key, value in dashboard.items() if key != "links"}):
         assert not url.startswith("/d/") or "${__url_time_range}" in url, url
+
+
+@each
+def test_links_of_values_use_labels_and_columns_that_are_there(name: str) -> None:
+    for panel in panels(load(name)):
+        urls = " ".join(links(panel))
+        exprs = [plain(target["expr"]) for target in panel.get("targets", ())]
+        labels = set[str]().union(*map(label_lists, exprs))
+        assert set(re.findall(r"\$\{__field\.labels\.(\w+)", urls)) <= labels, panel["title"]
+        renamed = [part["options"].get("renameByName", {}) for part in panel.get("transformations", ())]
+        columns = {new for names_ in renamed for old, new in names_.items() if old in labels}
+        assert set(re.findall(r"\$\{__data\.fields\.(\w+)", urls)) <= columns, panel["title"]
 
 
 def reached(name: str) -> set[str]:
