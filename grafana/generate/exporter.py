@@ -39,100 +39,115 @@ def _rate(metric: str, selector: str = REPLICAS, by: str = "instance") -> str:
 
 
 def _numbers() -> list[Panel]:
-    size = (4, 4)
-    none = style.thresholds(bad=1.0)
     return [
-        panels.number(
-            1,
-            size,
-            About(
-                "Exporters",
-                "Exporters that Prometheus reads.",
-                "as many as there are replicas.",
-                "fewer than replicas: see the targets of Prometheus for those that it does not find.",
-            ),
-            Query(f"count({BUILD})"),
-            unit="none",
-            decimals=0,
-        ),
-        panels.number(
-            2,
-            size,
-            About(
-                "Exporters down",
-                "Targets that were an mlexporter within the hour and cannot be scraped.",
-                "0.",
-                "MLExporterDown pages after 5 minutes: does the process run, what does its log say last?",
-            ),
-            Query(
-                or_zero(
-                    f"count(up{{{REPLICAS}}} == 0 and on (job, namespace, instance) count_over_time({BUILD}[1h]))",
-                    f"up{{{REPLICAS}}}",
-                )
-            ),
-            unit="none",
-            thresholds=none,
-            decimals=0,
-        ),
-        panels.number(
-            3,
-            size,
-            About(
-                "Configuration",
-                "Whether the last load of the configuration succeeded, on every exporter.",
-                "in order.",
-                "an exporter goes on with the configuration before: see its log (MLExporterConfigReloadFailed).",
-            ),
-            Query(
-                f"min(mlexporter_config_last_reload_successful{{{REPLICAS}}})\n"
-                f"* min(mlexporter_web_config_last_reload_successful{{{REPLICAS}}})"
-            ),
-            unit="none",
-            states=style.SUCCESS,
-        ),
-        panels.number(
-            4,
-            size,
-            About(
-                "Store of labels",
-                "Whether the stores answer in which predictions wait for their labels.",
-                "in order.",
-                "samples are taken as before, labels queue: see the log, the disk, or Redis "
-                "(MLExporterPendingStoreDown).",
-            ),
-            Query(f"min(mlexporter_pending_store_up{{{REPLICAS}}})"),
-            unit="none",
-            states=style.SUCCESS,
-        ),
-        panels.number(
-            5,
-            size,
-            About(
-                "Series taken",
-                "Share of `limits.max_series` that is taken, on the fullest exporter.",
-                f"under {alerts.SERIES:.0%}.",
-                "at the limit new models and versions are refused: take out versions that are gone, or raise it.",
-            ),
-            Query(f"max(mlexporter_series{{{REPLICAS}}} / mlexporter_series_limit{{{REPLICAS}}})"),
-            unit="percentunit",
-            thresholds=style.thresholds(warn=alerts.SERIES),
-            decimals=0,
-        ),
-        panels.number(
-            6,
-            size,
-            About(
-                "Releases",
-                "How many releases of the exporter run side by side.",
-                "1.",
-                "more than 1 outside of a rollout: one of them is stuck.",
-            ),
-            Query(f"count(count by (version) ({BUILD}))"),
-            unit="none",
-            thresholds=style.thresholds(warn=2.0),
-            decimals=0,
-        ),
+        _exporters(),
+        _down(),
+        _configuration(),
+        _store(),
+        _series_taken(),
+        _releases(),
     ]
+
+
+def _exporters() -> Panel:
+    return panels.number(
+        1,
+        About(
+            "Exporters",
+            "Exporters that Prometheus reads.",
+            "as many as there are replicas.",
+            "fewer than replicas: see the targets of Prometheus for those that it does not find.",
+        ),
+        Query(f"count({BUILD})"),
+        unit="none",
+        decimals=0,
+    )
+
+
+def _down() -> Panel:
+    return panels.number(
+        2,
+        About(
+            "Exporters down",
+            "Targets that were an mlexporter within the hour and cannot be scraped.",
+            "0.",
+            "MLExporterDown pages after 5 minutes: does the process run, what does its log say last?",
+        ),
+        Query(
+            or_zero(
+                f"count(up{{{REPLICAS}}} == 0 and on (job, namespace, instance) count_over_time({BUILD}[1h]))",
+                f"up{{{REPLICAS}}}",
+            )
+        ),
+        unit="none",
+        thresholds=style.thresholds(bad=1.0),
+        decimals=0,
+    )
+
+
+def _configuration() -> Panel:
+    return panels.number(
+        3,
+        About(
+            "Configuration",
+            "Whether the last load of the configuration succeeded, on every exporter.",
+            "in order.",
+            "an exporter goes on with the configuration before: see its log (MLExporterConfigReloadFailed).",
+        ),
+        Query(
+            f"min(mlexporter_config_last_reload_successful{{{REPLICAS}}})\n"
+            f"* min(mlexporter_web_config_last_reload_successful{{{REPLICAS}}})"
+        ),
+        unit="none",
+        states=style.SUCCESS,
+    )
+
+
+def _store() -> Panel:
+    return panels.number(
+        4,
+        About(
+            "Store of labels",
+            "Whether the stores answer in which predictions wait for their labels.",
+            "in order.",
+            "samples are taken as before, labels queue: see the log, the disk, or Redis (MLExporterPendingStoreDown).",
+        ),
+        Query(f"min(mlexporter_pending_store_up{{{REPLICAS}}})"),
+        unit="none",
+        states=style.SUCCESS,
+    )
+
+
+def _series_taken() -> Panel:
+    return panels.number(
+        5,
+        About(
+            "Series taken",
+            "Share of `limits.max_series` that is taken, on the fullest exporter.",
+            f"under {alerts.SERIES:.0%}.",
+            "at the limit new models and versions are refused: take out versions that are gone, or raise it.",
+        ),
+        Query(f"max(mlexporter_series{{{REPLICAS}}} / mlexporter_series_limit{{{REPLICAS}}})"),
+        unit="percentunit",
+        thresholds=style.thresholds(warn=alerts.SERIES),
+        decimals=0,
+    )
+
+
+def _releases() -> Panel:
+    return panels.number(
+        6,
+        About(
+            "Releases",
+            "How many releases of the exporter run side by side.",
+            "1.",
+            "more than 1 outside of a rollout: one of them is stuck.",
+        ),
+        Query(f"count(count by (version) ({BUILD}))"),
+        unit="none",
+        thresholds=style.thresholds(warn=2.0),
+        decimals=0,
+    )
 
 
 def _samples() -> Panel:

@@ -4,9 +4,10 @@ from typing import Final
 
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from grafana.generate import alerts, layout, links, panels, shared, style, variables
-from grafana.generate.panels import POOLED, About, Cell, Query
+from grafana.generate import alerts, layout, links, panels, shared, style, tables, variables
+from grafana.generate.panels import POOLED, About, Query
 from grafana.generate.queries import JOBS, MARGIN, loss_of_limit, or_zero, recent
+from grafana.generate.tables import Cell
 
 MODELS: Final = f'{JOBS}, model=~"$model"'
 BY: Final = "job, namespace, model"
@@ -54,57 +55,63 @@ def dashboard() -> Dashboard:
 
 
 def _numbers() -> list[Panel]:
-    size = (4, 4)
     return [
-        shared.firing(
-            1, size, "critical", MODELS, SAMPLES, "find the model below, open it, and follow the alert's runbook."
-        ),
-        shared.firing(2, size, "warning", MODELS, SAMPLES, "in working hours: find the model below, and open it."),
-        panels.number(
-            3,
-            size,
-            About(
-                "Models that drift",
-                "Models of which a column, or more, is outside the tolerance of the page tier.",
-                "0.",
-                "open the model below, and there the column with the most evidence.",
-            ),
-            Query(f'sum(max by ({BY}) (fleet:mlexporter_column_drifted:bool{{tier="page", {MODELS}}}))'),
-            unit="none",
-            thresholds=style.thresholds(warn=1.0),
-            decimals=0,
-        ),
-        panels.number(
-            4,
-            size,
-            About(
-                "Models without samples",
-                "Models of which no version had a sample for 30 minutes.",
-                "0, or those that are known to be at rest.",
-                "see whether they serve, and whether their clients reach the exporter. MLExporterNoSamples fires only "
-                "where samples came at the same time of the week before.",
-            ),
-            Query(f"sum(max by ({BY}) (max_over_time({SAMPLES}[30m])) == bool 0)"),
-            unit="none",
-            thresholds=style.thresholds(warn=1.0),
-            decimals=0,
-        ),
-        panels.number(
-            5,
-            size,
-            About(
-                "Models without labels",
-                "Models of which no usable label came in 24 hours: their performance is not known.",
-                "0, or those that are known to have no labels, or get them more rarely.",
-                "send labels (docs/performance-monitoring.md). MLExporterLabelsStopped fires where they came a week "
-                "ago and come no more.",
-            ),
-            Query(f"sum(max by ({BY}) ({recent('fleet:mlexporter_labels_usable:increase', MODELS)}) == bool 0)"),
-            unit="none",
-            decimals=0,
-        ),
-        shared.rules_evaluated(6, size),
+        shared.firing(1, "critical", MODELS, SAMPLES, "find the model below, open it, and follow the alert's runbook."),
+        shared.firing(2, "warning", MODELS, SAMPLES, "in working hours: find the model below, and open it."),
+        _drifting(),
+        _silent(),
+        _unlabelled(),
+        shared.rules_evaluated(6),
     ]
+
+
+def _drifting() -> Panel:
+    return panels.number(
+        3,
+        About(
+            "Models that drift",
+            "Models of which a column, or more, is outside the tolerance of the page tier.",
+            "0.",
+            "open the model below, and there the column with the most evidence.",
+        ),
+        Query(f'sum(max by ({BY}) (fleet:mlexporter_column_drifted:bool{{tier="page", {MODELS}}}))'),
+        unit="none",
+        thresholds=style.thresholds(warn=1.0),
+        decimals=0,
+    )
+
+
+def _silent() -> Panel:
+    return panels.number(
+        4,
+        About(
+            "Models without samples",
+            "Models of which no version had a sample for 30 minutes.",
+            "0, or those that are known to be at rest.",
+            "see whether they serve, and whether their clients reach the exporter. MLExporterNoSamples fires only "
+            "where samples came at the same time of the week before.",
+        ),
+        Query(f"sum(max by ({BY}) (max_over_time({SAMPLES}[30m])) == bool 0)"),
+        unit="none",
+        thresholds=style.thresholds(warn=1.0),
+        decimals=0,
+    )
+
+
+def _unlabelled() -> Panel:
+    return panels.number(
+        5,
+        About(
+            "Models without labels",
+            "Models of which no usable label came in 24 hours: their performance is not known.",
+            "0, or those that are known to have no labels, or get them more rarely.",
+            "send labels (docs/performance-monitoring.md). MLExporterLabelsStopped fires where they came a week "
+            "ago and come no more.",
+        ),
+        Query(f"sum(max by ({BY}) ({recent('fleet:mlexporter_labels_usable:increase', MODELS)}) == bool 0)"),
+        unit="none",
+        decimals=0,
+    )
 
 
 def _models() -> Panel:
@@ -135,7 +142,7 @@ def _models() -> Panel:
         "every alarm quiet, no drifted column, under 100 % of performance lost, samples and labels flow.",
         "open the model. An empty cell: the model has no labels, no latency, or too few samples for a figure.",
     )
-    return panels.rows(
+    return tables.rows(
         10,
         (24, 9),
         about,

@@ -4,8 +4,8 @@ from typing import Final
 
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from grafana.generate import alerts, layout, links, panels, shared, style, variables
-from grafana.generate.panels import POOLED, About, Cell, Query
+from grafana.generate import alerts, feedback, layout, links, panels, shared, style, tables, variables
+from grafana.generate.panels import About, Query
 from grafana.generate.queries import (
     ALL_VERSIONS,
     DAY,
@@ -17,6 +17,7 @@ from grafana.generate.queries import (
     previous_psi,
     recent,
 )
+from grafana.generate.tables import Cell
 
 PREDICTIONS: Final = f'{ONE_MODEL}, role="prediction", column="prediction"'
 LEGEND: Final = "{{version}}"
@@ -53,20 +54,8 @@ def dashboard() -> Dashboard:
             _numbers(),
             *layout.section("Drift", [_drifted_columns()], [_columns()]),
             *layout.section("Predictions", [_predictions(), _predictions_over_time()]),
-            *layout.section(
-                "Performance",
-                [_figure(30, *_FIRST), _figure(31, *_SECOND)],
-                [
-                    shared.performance_loss(32, (8, 8), ONE_MODEL, "version, figure", "{{version}} {{figure}}"),
-                    _concept(),
-                    _classes(),
-                ],
-            ),
-            *layout.section(
-                "Labels",
-                [_labels(), _delay()],
-                [shared.coverage(42, (12, 8), ONE_MODEL, "version", LEGEND), _waiting()],
-            ),
+            *feedback.performance(),
+            *feedback.labels(),
             *layout.section(
                 "Versions and operation",
                 [_versions()],
@@ -81,68 +70,77 @@ def dashboard() -> Dashboard:
 
 
 def _numbers() -> list[Panel]:
-    size = (4, 4)
     of_alerts = f'{ALL_VERSIONS}, version=~"$version|"'
     return [
-        shared.firing(
-            1, size, "critical", of_alerts, SAMPLES, "the panels below show which; follow the alert's runbook."
-        ),
-        shared.firing(2, size, "warning", of_alerts, SAMPLES, "in working hours: the panels below show which."),
-        panels.number(
-            3,
-            size,
-            About(
-                "Drifted columns",
-                "Columns outside the tolerance of the page tier, of the version with most of them.",
-                "0.",
-                "the table of columns below has the one with the most evidence on top: click it.",
-            ),
-            Query(f'max(sum by (version) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}}))'),
-            unit="none",
-            thresholds=style.thresholds(warn=1.0),
-            decimals=0,
-        ),
-        panels.number(
-            4,
-            size,
-            About(
-                "Since the last sample",
-                "Time since any of the versions had a sample.",
-                "seconds, while the model is asked.",
-                "does it serve, and does its client reach the exporter?",
-            ),
-            Query(f"time() - max(mlexporter_last_sample_timestamp_seconds{{{ONE_MODEL_REPLICAS}}})"),
-            unit="s",
-            decimals=0,
-        ),
-        panels.number(
-            5,
-            size,
-            About(
-                "Rows of the baseline",
-                "Rows that the smallest of the baselines was built from. It grows while it is learned.",
-                "2,000 or more: from there on small drifts are seen too.",
-                "under 500 PSI says little. Build the baseline from more rows, or let it learn for longer.",
-            ),
-            Query(f"min(mlexporter_baseline_rows{{{ONE_MODEL_REPLICAS}}})"),
-            unit="short",
-        ),
-        panels.number(
-            6,
-            size,
-            About(
-                "Different baselines",
-                "The most baselines that replicas of one version hold.",
-                "1.",
-                "replicas cannot be pooled: a rollout is stuck, or each replica learns its own. Give all of them the "
-                "same file (MLExporterBaselinesDiffer).",
-            ),
-            Query(f"max({recent('fleet:mlexporter_baselines:count', ONE_MODEL)})"),
-            unit="none",
-            thresholds=style.thresholds(warn=2.0),
-            decimals=0,
-        ),
+        shared.firing(1, "critical", of_alerts, SAMPLES, "the panels below show which; follow the alert's runbook."),
+        shared.firing(2, "warning", of_alerts, SAMPLES, "in working hours: the panels below show which."),
+        _drifted(),
+        _age(),
+        _baseline_rows(),
+        _baselines(),
     ]
+
+
+def _drifted() -> Panel:
+    return panels.number(
+        3,
+        About(
+            "Drifted columns",
+            "Columns outside the tolerance of the page tier, of the version with most of them.",
+            "0.",
+            "the table of columns below has the one with the most evidence on top: click it.",
+        ),
+        Query(f'max(sum by (version) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}}))'),
+        unit="none",
+        thresholds=style.thresholds(warn=1.0),
+        decimals=0,
+    )
+
+
+def _age() -> Panel:
+    return panels.number(
+        4,
+        About(
+            "Since the last sample",
+            "Time since any of the versions had a sample.",
+            "seconds, while the model is asked.",
+            "does it serve, and does its client reach the exporter?",
+        ),
+        Query(f"time() - max(mlexporter_last_sample_timestamp_seconds{{{ONE_MODEL_REPLICAS}}})"),
+        unit="s",
+        decimals=0,
+    )
+
+
+def _baseline_rows() -> Panel:
+    return panels.number(
+        5,
+        About(
+            "Rows of the baseline",
+            "Rows that the smallest of the baselines was built from. It grows while it is learned.",
+            "2,000 or more: from there on small drifts are seen too.",
+            "under 500 PSI says little. Build the baseline from more rows, or let it learn for longer.",
+        ),
+        Query(f"min(mlexporter_baseline_rows{{{ONE_MODEL_REPLICAS}}})"),
+        unit="short",
+    )
+
+
+def _baselines() -> Panel:
+    return panels.number(
+        6,
+        About(
+            "Different baselines",
+            "The most baselines that replicas of one version hold.",
+            "1.",
+            "replicas cannot be pooled: a rollout is stuck, or each replica learns its own. Give all of them the "
+            "same file (MLExporterBaselinesDiffer).",
+        ),
+        Query(f"max({recent('fleet:mlexporter_baselines:count', ONE_MODEL)})"),
+        unit="none",
+        thresholds=style.thresholds(warn=2.0),
+        decimals=0,
+    )
 
 
 _MARGIN_OF_COLUMN: Final = (
@@ -157,7 +155,8 @@ def _drifted_columns() -> Panel:
         "narrow tolerance of the warn tier) or drifted (outside that of the page tier), over time.",
         "quiet. A suspected column is surely no chance, but may not matter.",
         "click a bar to open the column. Predictions first: whoever uses them is affected now. Then features that "
-        "drifted just before.",
+        f"drifted just before. With {alerts.DRIFTED_COLUMNS:.0%} of all at once MLExporterManyColumnsDrift fires: look "
+        "for what broke before the model.",
     )
     by = "version, role, column"
     state = (
@@ -195,7 +194,7 @@ def _columns() -> Panel:
         "open the column on top. Many columns with the same share missing: one source has failed.",
     )
     link = links.down("column", "Open the column", _KEPT, values)
-    return panels.rows(
+    return tables.rows(
         11,
         (24, 9),
         about,
@@ -236,167 +235,7 @@ def _predictions_over_time() -> Panel:
     return shared.shares(21, (12, 10), about, PREDICTIONS)
 
 
-_FIRST: Final = (
-    "Accuracy, or mean absolute error",
-    "accuracy_ratio|mean_absolute_error",
-    "Accuracy of a classifier, or the mean absolute error of a regression",
-)
-_SECOND: Final = (
-    "Area under the ROC curve, or root mean squared error",
-    "roc_auc_ratio|root_mean_squared_error",
-    "Area under the ROC curve of a classifier with scores, of several classes their mean; or the root mean squared "
-    "error of a regression. Empty for classes without scores",
-)
-
-
-def _figure(id_: int, title: str, figures: str, shows: str) -> Panel:
-    about = About(
-        title,
-        f"{shows}: realised, as labels of 24 hours and 7 days show it; estimated, as scores of 24 hours promise it "
-        "without labels (classifiers only); and in the training data, dashed.",
-        "realised and estimated near the dashed line.",
-        "both fall: the inputs have become harder, and the model knows it. Realised falls and estimated does not: "
-        "concept drift, or wrong labels. Only estimated falls: labels are late. docs/performance-monitoring.md has the "
-        "whole table.",
-    )
-    chosen = f'figure=~"{figures}", {ONE_MODEL}'
-    realised = recent("fleet:mlexporter_performance:pooled", chosen)
-    estimated = f'fleet:mlexporter_performance_estimated:min{{window="24h", {chosen}}}'
-    baseline = recent("fleet:mlexporter_performance_baseline:max", chosen)
-    if "roc_auc_ratio" in figures:  # of several classes the rules have no mean but that of labels
-        mean = f'class="__macro__", {ONE_MODEL_REPLICAS}'
-        estimated += f'\nor mlexporter_performance_estimated_roc_auc_ratio{{window="24h", {mean}}}'
-        baseline += f"\nor mlexporter_performance_baseline_roc_auc_ratio{{{mean}}}"
-    queries = [
-        Query(f"max by (version, window) ({realised})", "{{version}} realised {{window}}", style.BLUE, step=POOLED),
-        Query(f"min by (version) ({estimated})", "{{version}} estimated 24h", style.ORANGE),
-        Query(f"max by (version) ({baseline})", "{{version}} training", style.GREY, dashed=True, step=POOLED),
-    ]
-    return panels.lines(id_, (12, 9), about, queries, unit="short", minimum=None)
-
-
-def _concept() -> Panel:
-    about = About(
-        "Evidence of concept drift",
-        "Evidence that the same prediction comes with other labels than in training, less its threshold, in nats; of "
-        "the replica where it is most. The dashed line is what it takes.",
-        "well below the line.",
-        "at the line of the page tier MLExporterConceptDrift pages: are the labels right? If so, retrain on recent "
-        "ones. Empty for models without labels, and for baselines with under 2,000 outcomes.",
-    )
-    margin = f"max by (version, tier) (fleet:mlexporter_concept_drift_log_margin:max{{{ONE_MODEL}}})"
-    queries = [
-        Query(margin, "{{version}} {{tier}}"),
-        Query(MARGIN, "drifted", style.VERMILION, dashed=True),
-    ]
-    return panels.lines(33, (8, 8), about, queries, unit="none", minimum=None)
-
-
-def _classes() -> Panel:
-    about = About(
-        "Classes, or mean error",
-        "Precision and recall of each class over 24 hours; of a regression the mean error: above 0 its predictions are "
-        "too high.",
-        "steady; the mean error near 0.",
-        "one class falls: look at its features and at the threshold. A mean error that leaves 0: predictions lie on "
-        "one side, recalibrate or retrain.",
-    )
-    classes = recent(
-        "fleet:mlexporter_class_performance:pooled", 'figure=~"precision_ratio|recall_ratio"', DAY, ONE_MODEL
-    )
-    bias = recent("fleet:mlexporter_performance:pooled", 'figure="mean_error"', DAY, ONE_MODEL)
-    by = "version, class, figure"
-    query = Query(f"max by ({by}) ({classes}\nor {bias})", "{{version}} {{figure}} {{class}}", step=POOLED)
-    return panels.lines(34, (8, 8), about, [query], unit="short", minimum=None)
-
-
-def _labels() -> Panel:
-    about = About(
-        "Labels",
-        "Labels in 24 hours: matched to a prediction, those of them that the task can use, and given up without a "
-        "prediction.",
-        "as many as ever, nearly all of them usable, hardly any given up.",
-        "none: does the sender run? Many given up: do ids fit, does the label come before `labels.horizon`, does its "
-        "replica share the store? Few usable: another coding of classes.",
-    )
-    queries = [
-        Query(
-            f"sum by (version) ({recent('fleet:mlexporter_labels:increase', ONE_MODEL)})",
-            "{{version}} matched",
-            step=POOLED,
-        ),
-        Query(
-            f"sum by (version) ({recent('fleet:mlexporter_labels_usable:increase', ONE_MODEL)})",
-            "{{version}} usable",
-            style.SKY,
-            dashed=True,
-            step=POOLED,
-        ),
-        Query(
-            f"sum({recent('fleet:mlexporter_labels_unmatched:increase', ALL_VERSIONS)})",
-            "given up",
-            style.VERMILION,
-            step=POOLED,
-        ),
-    ]
-    return panels.lines(40, (12, 8), about, queries, unit="short")
-
-
-def _delay() -> Panel:
-    about = About(
-        "Delay of labels",
-        "Time from a prediction to its label: median, and what nine of ten labels stay under, of 24 hours.",
-        "steady. With a median of ten days, today's performance is that of the model ten days ago.",
-        "rising towards `labels.horizon`: what comes later finds no prediction. Raise the horizon, or hurry "
-        "the labels.",
-    )
-    buckets = recent("fleet:mlexporter_label_delay_seconds_bucket:increase", DAY, ONE_MODEL)
-    queries = [
-        Query(
-            f"histogram_quantile({quantile}, sum by (version, le) ({buckets})) >= 0",
-            f"{LEGEND} p{quantile * 100:g}",
-            color,
-            step=POOLED,
-        )
-        for quantile, color in ((0.5, style.BLUE), (0.9, style.PURPLE))
-    ]
-    return panels.lines(41, (12, 8), about, queries, unit="s")
-
-
-def _waiting() -> Panel:
-    about = About(
-        "Predictions that wait for their label",
-        "Per replica. With Redis as a shared store every replica tells of the whole store.",
-        "level.",
-        "falling to 0: predictions carry no `id` any more. At `labels.max_rows`: the oldest ones make room.",
-    )
-    expr = f"sum by (version, instance) (mlexporter_predictions_pending{{{ONE_MODEL_REPLICAS}}})"
-    return panels.lines(43, (12, 8), about, [Query(expr, "{{version}} {{instance}}")], unit="short")
-
-
 def _versions() -> Panel:
-    chosen = ONE_MODEL
-    by = "version"
-    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{chosen}}})"
-    accuracy = recent(
-        "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, chosen
-    )
-    psi = previous_psi(f'role="prediction", {chosen}', f'role="prediction", {ONE_MODEL_REPLICAS}')
-    queries = [
-        Query(f"max by ({by}) (fleet:mlexporter_version_first_seen:timestamp{{{chosen}}}) * 1000", "First seen"),
-        Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
-        Query(
-            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{chosen}}}) / (sum by ({by}) ({SAMPLES}) > 0)",
-            "Failed",
-        ),
-        Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
-        Query(f'sum by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {chosen}}})', "Drifted columns"),
-        Query(f"max by ({by}) ({accuracy})", "Accuracy or error"),
-        Query(loss_of_limit(chosen, by), "Performance lost"),
-        Query(f"max by ({by}) ({psi})", "PSI of predictions"),
-        Query(f"max by ({by}) ({recent('fleet:mlexporter_version_agreement:ratio', chosen)})", "Agrees"),
-        Query(f"max by ({by}) ({recent('fleet:mlexporter_version_advantage:ratio', chosen)})", "Advantage"),
-    ]
     about = About(
         "Versions",
         "Versions beside each other. PSI of predictions (over an hour), agreement (24 hours) and "
@@ -405,13 +244,14 @@ def _versions() -> Panel:
         "a new version with as many errors, as much latency and as few drifted columns as the old one, and an "
         "advantage of 0 or more.",
         f"PSI over {alerts.VERSION_PSI:g}: the versions say, or are asked, different things. Advantage under "
-        f"{-alerts.ADVANTAGE:.0%}: stop the rollout (MLExporterChallengerWorse).",
+        f"{-alerts.ADVANTAGE:.0%}: stop the rollout (MLExporterChallengerWorse); over "
+        f"{alerts.ADVANTAGE:.0%}: give it the traffic (MLExporterChallengerBetter).",
     )
-    return panels.rows(
+    return tables.rows(
         50,
         (24, 6),
         about,
-        queries,
+        _of_versions(),
         labels={"version": "Version"},
         cells={
             "First seen": Cell(unit="dateTimeAsIso", width=170),
@@ -433,3 +273,30 @@ def _versions() -> Panel:
         },
         sort_by="First seen",
     )
+
+
+def _of_versions() -> list[Query]:
+    """What versions are compared by."""
+    by = "version"
+    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{ONE_MODEL}}})"
+    accuracy = recent(
+        "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, ONE_MODEL
+    )
+    psi = previous_psi(f'role="prediction", {ONE_MODEL}', f'role="prediction", {ONE_MODEL_REPLICAS}')
+    return [
+        Query(
+            f"max by ({by}) ({recent('fleet:mlexporter_version_first_seen:timestamp', ONE_MODEL)}) * 1000", "First seen"
+        ),
+        Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
+        Query(
+            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}}) / (sum by ({by}) ({SAMPLES}) > 0)",
+            "Failed",
+        ),
+        Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
+        Query(f'sum by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}})', "Drifted columns"),
+        Query(f"max by ({by}) ({accuracy})", "Accuracy or error"),
+        Query(loss_of_limit(ONE_MODEL, by), "Performance lost"),
+        Query(f"max by ({by}) ({psi})", "PSI of predictions"),
+        Query(f"max by ({by}) ({recent('fleet:mlexporter_version_agreement:ratio', ONE_MODEL)})", "Agrees"),
+        Query(f"max by ({by}) ({recent('fleet:mlexporter_version_advantage:ratio', ONE_MODEL)})", "Advantage"),
+    ]

@@ -1,10 +1,10 @@
 """Kinds of panels. Each takes its queries with how they look, and says what it shows and what is to be done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders import barchart, common, heatmap, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import barchart, common, heatmap, stat, statetimeline, timeseries
 from grafana_foundation_sdk.builders import prometheus as builders
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models import common as models
@@ -13,7 +13,6 @@ from grafana_foundation_sdk.models.dashboard import (
     DataTransformerConfig,
     DynamicConfigValue,
     GridPos,
-    MatcherConfig,
     Panel,
 )
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
@@ -73,30 +72,6 @@ class Query:
     right: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """How a column of a table looks.
-
-    Attributes:
-        unit: of its values.
-        decimals: of its values.
-        width: pixels.
-        thresholds: colours of its background.
-        states: words for its values.
-        links: from its cells.
-        hidden: there for links alone.
-
-    """
-
-    unit: str = ""
-    decimals: int | None = None
-    width: int | None = None
-    thresholds: ThresholdsConfig | None = None
-    states: style.States = field(default_factory=dict)
-    links: Sequence[DashboardLink] = ()
-    hidden: bool = False
-
-
 def _target(number: int, query: Query) -> builders.Dataquery:
     target = builders.Dataquery().ref_id(chr(ord("A") + number)).expr(query.expr).datasource(DATASOURCE)
     if query.legend:
@@ -110,11 +85,12 @@ def _ranges(queries: Sequence[Query]) -> list[Any]:
     return [_target(i, query).range() for i, query in enumerate(queries)]
 
 
-def _instants(queries: Sequence[Query]) -> list[Any]:
+def instants(queries: Sequence[Query]) -> list[Any]:
+    """Targets that are asked once, for the end of the time shown, and give a table."""
     return [_target(i, query).instant().format(PromQueryFormat.TABLE) for i, query in enumerate(queries)]
 
 
-def _finished(built: Panel, number: int, size: tuple[int, int], about: About) -> Panel:
+def finished(built: Panel, number: int, size: tuple[int, int], about: About) -> Panel:
     """A panel with its id, width and height, and its words."""
     width, height = size
     built.id_val, built.grid_pos = number, GridPos(w=width, h=height)
@@ -124,7 +100,6 @@ def _finished(built: Panel, number: int, size: tuple[int, int], about: About) ->
 
 def number(
     id_: int,
-    size: tuple[int, int],
     about: About,
     query: Query,
     *,
@@ -133,7 +108,7 @@ def number(
     states: style.States | None = None,
     decimals: int | None = None,
 ) -> Panel:
-    """One number, now; with `states`, in words."""
+    """One number, now, a sixth of the width; with `states`, in words."""
     panel = (
         stat.Panel()
         .targets([_target(0, query).instant()])
@@ -149,7 +124,7 @@ def number(
         panel.mappings(style.state_mappings(states)).thresholds(style.state_steps(states))
     if decimals is not None:
         panel.decimals(decimals)
-    return _finished(panel.build(), id_, size, about)
+    return finished(panel.build(), id_, (4, 4), about)
 
 
 def lines(
@@ -199,7 +174,7 @@ def lines(
     if links:
         assert built.field_config is not None
         built.field_config.defaults.links = list(links)
-    return _finished(built, id_, size, about)
+    return finished(built, id_, size, about)
 
 
 def _look(query: Query) -> list[DynamicConfigValue]:
@@ -247,78 +222,7 @@ def timeline(
     if links:
         assert built.field_config is not None
         built.field_config.defaults.links = list(links)
-    return _finished(built, id_, size, about)
-
-
-def rows(
-    id_: int,
-    size: tuple[int, int],
-    about: About,
-    queries: Sequence[Query],
-    *,
-    labels: Mapping[str, str],
-    cells: Mapping[str, Cell],
-    sort_by: str,
-) -> Panel:
-    """A table: a row for each set of labels, a column for each query, headed by its legend.
-
-    Args:
-        id_: of the panel.
-        size: width and height.
-        about: of the panel.
-        queries: instants, all by the same labels.
-        labels: all of them, in order, with their headlines.
-        cells: by headline, how a column looks.
-        sort_by: headline, the largest value first.
-
-    """
-    values = {f"Value #{chr(ord('A') + i)}": query.legend for i, query in enumerate(queries)}
-    names = {**labels, **values}
-    panel = (
-        table.Panel()
-        .targets(_instants(queries))
-        .unit("short")
-        .thresholds(style.steps([(None, style.NEUTRAL)]))
-        .color_scheme(style.by_threshold())
-        .cell_height(models.TableCellHeight.SM)
-        .filterable(True)
-        .sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
-        .with_transformation(DataTransformerConfig(id_val="merge", options={}))
-        .with_transformation(
-            DataTransformerConfig(
-                id_val="organize",
-                options={
-                    "excludeByName": {"Time": True},
-                    "indexByName": {name: i for i, name in enumerate(names)},
-                    "renameByName": names,
-                },
-            )
-        )
-    )
-    for name, cell in cells.items():
-        panel.with_override(MatcherConfig(id_val="byName", options=name), _cell(cell))
-    return _finished(panel.build(), id_, size, about)
-
-
-def _cell(cell: Cell) -> list[DynamicConfigValue]:
-    look: dict[str, object] = {}
-    if cell.unit:
-        look["unit"] = cell.unit
-    if cell.decimals is not None:
-        look["decimals"] = cell.decimals
-    if cell.width is not None:
-        look["custom.width"] = cell.width
-    if cell.states:
-        look["mappings"] = style.state_mappings(cell.states)
-    thresholds = cell.thresholds or (style.state_steps(cell.states) if cell.states else None)
-    if thresholds:
-        look["thresholds"] = thresholds.build()
-        look["custom.cellOptions"] = {"type": "color-background", "mode": "basic"}
-    if cell.links:
-        look["links"] = list(cell.links)
-    if cell.hidden:
-        look["custom.hidden"] = True
-    return [DynamicConfigValue(id_val=id_, value=value) for id_, value in look.items()]
+    return finished(built, id_, size, about)
 
 
 def bars(
@@ -337,7 +241,7 @@ def bars(
     """
     panel = (
         barchart.Panel()
-        .targets(_instants([query]))
+        .targets(instants([query]))
         .unit("percentunit")
         .min(0)
         .orientation(models.VizOrientation.VERTICAL)
@@ -368,7 +272,7 @@ def bars(
     for name, color in colors.items():
         look = DynamicConfigValue(id_val="color", value={"mode": "shades", "fixedColor": color})
         panel.override_by_regexp(f"/^{name}/", [look])
-    return _finished(panel.build(), id_, size, about)
+    return finished(panel.build(), id_, size, about)
 
 
 def shares_over_time(id_: int, size: tuple[int, int], about: About, query: Query) -> Panel:
@@ -394,7 +298,8 @@ def shares_over_time(id_: int, size: tuple[int, int], about: About, query: Query
         .filter_values(heatmap.FilterValueRange().le(1e-9))
         .show_value(models.VisibilityMode.NEVER)
         .show_legend()
+        .exemplars_color(style.PURPLE)
         .tooltip(heatmap.HeatmapTooltip().mode(models.TooltipDisplayMode.SINGLE).show_color_scale(True))
         .y_axis(heatmap.YAxisConfig().unit("none").axis_placement(models.AxisPlacement.LEFT))
     )
-    return _finished(panel.build(), id_, size, about)
+    return finished(panel.build(), id_, size, about)

@@ -62,11 +62,12 @@ def loss_of_limit(selector: str, by: str) -> str:
 
 
 def previous_psi(selector: str, replicas: str) -> str:
-    """PSI of a version's hour against the version before it: of all replicas, less what chance makes of it.
+    """PSI of an hour against the version before, at most of the columns: of all replicas, less what chance makes of it.
 
     Where the two have different baselines their bins cannot be pooled, and it is that of the replica with most of it.
     """
+    by = "version, previous_version"
     return (
-        f"{recent('fleet:mlexporter_version_psi_excess:pooled', selector)}\n"
-        f"or max without (instance, pod) (mlexporter_version_psi{{{HOUR}, {replicas}}})"
+        f"max by ({by}) ({recent('fleet:mlexporter_version_psi_excess:pooled', selector)})\n"
+        f"or max by ({by}) (mlexporter_version_psi{{{HOUR}, {replicas}}})"
     )

@@ -7,7 +7,7 @@ from grafana.generate.panels import POOLED, About, Query
 from grafana.generate.queries import JOBS, loss_of_limit, or_zero, ordered_bins, recent
 
 
-def rules_evaluated(id_: int, size: tuple[int, int]) -> Panel:
+def rules_evaluated(id_: int) -> Panel:
     """Whether the recording rules are there, which panels of all replicas together need."""
     about = About(
         "Recording rules",
@@ -19,10 +19,10 @@ def rules_evaluated(id_: int, size: tuple[int, int]) -> Panel:
     )
     series = f"last_over_time(fleet:mlexporter_samples:rate5m{{{JOBS}}}[10m])"
     query = Query(f"count({series}) ^ 0\nor vector(0)")
-    return panels.number(id_, size, about, query, unit="none", states=style.RULES)
+    return panels.number(id_, about, query, unit="none", states=style.RULES)
 
 
-def firing(id_: int, size: tuple[int, int], severity: str, selector: str, witness: str, otherwise: str) -> Panel:
+def firing(id_: int, severity: str, selector: str, witness: str, otherwise: str) -> Panel:
     """How many alerts of a severity fire."""
     color = {"critical": style.BAD, "warning": style.WARN}[severity]
     about = About(
@@ -36,7 +36,7 @@ def firing(id_: int, size: tuple[int, int], severity: str, selector: str, witnes
     )
     query = Query(or_zero(alerts_firing, witness))
     return panels.number(
-        id_, size, about, query, unit="none", thresholds=style.steps([(None, style.GOOD), (1, color)]), decimals=0
+        id_, about, query, unit="none", thresholds=style.steps([(None, style.GOOD), (1, color)]), decimals=0
     )
 
 
@@ -126,7 +126,7 @@ def throughput(id_: int, size: tuple[int, int], selector: str, by: str, legend: 
         "Accepted samples per second, of all replicas.",
         "as much as the model is asked, in its usual rhythm.",
         "at 0: does the model serve, and can its client reach the exporter? MLExporterNoSamples tells where it is "
-        "news. Drift and quality are not watched meanwhile.",
+        "news, and MLExporterTooFewSamples of under 200 a day. Drift and quality are not watched meanwhile.",
     )
     expr = f"sum by ({by}) (fleet:mlexporter_samples:rate5m{{{selector}}})"
     return panels.lines(id_, size, about, [Query(expr, legend)], unit="cps")
