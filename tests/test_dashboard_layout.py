@@ -10,8 +10,22 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import yaml
 
-from dashboards import FOLDER, UIDS, Json, annotations, links, load, panels, queries, query_of, referenced, variables
-from promql import ALERTS, KNOWN, TARGET, names, selectors, strangers
+from dashboards import (
+    FOLDER,
+    UIDS,
+    Chosen,
+    Json,
+    annotations,
+    interpolated,
+    links,
+    load,
+    panels,
+    queries,
+    query_of,
+    referenced,
+    variables,
+)
+from promql import ALERTS, KNOWN, TARGET, label_lists, names, selectors, strangers
 
 ROOT = Path(__file__).parents[1]
 LINTER = ROOT / "tools" / "dashboard-linter" / "bin" / "dashboard-linter"
@@ -151,6 +165,18 @@ def test_links_carry_the_time(name: str) -> None:
         assert not url.startswith("/d/") or "${__url_time_range}" in url, url
 
 
+@each
+def test_links_of_values_use_labels_and_columns_that_are_there(name: str) -> None:
+    for panel in panels(load(name)):
+        urls = " ".join(links(panel))
+        exprs = [plain(target["expr"]) for target in panel.get("targets", ())]
+        labels = set[str]().union(*map(label_lists, exprs))
+        assert set(re.findall(r"\$\{__field\.labels\.(\w+)", urls)) <= labels, panel["title"]
+        renamed = [part["options"].get("renameByName", {}) for part in panel.get("transformations", ())]
+        columns = {new for names_ in renamed for old, new in names_.items() if old in labels}
+        assert set(re.findall(r"\$\{__data\.fields\.(\w+)", urls)) <= columns, panel["title"]
+
+
 def reached(name: str) -> set[str]:
     """Dashboards that are one click away."""
     found = {part for url in links(load(name)) for part in UIDS if f"/d/{UIDS[part]}" in url}
@@ -171,7 +197,44 @@ def test_alerts_lead_to_what_exists(alert: str) -> None:
     assert path.startswith("/d/"), url
     path = re.sub(r"\{\{[^}]*\}\}", "x", path)
     name = next(name for name, uid in UIDS.items() if re.match(rf"/d/{uid}\b", path))
+    assert "viewPanel=" in path, "it leads to a panel, not to a dashboard"
     assert broken(path, name) == []
+
+
+# -- how all of this is read ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (Chosen(["a.b"]), 'x="a.b"'),
+        (Chosen(['a"b']), r'x="a\"b"'),
+        (Chosen(["a.b"], regex=True), r'x="a\\.b"'),
+        (Chosen(["a", "b|c"], regex=True), r'x="(a|b\\|c)"'),
+        (Chosen(["a", "b"], regex=True, text=".+"), 'x=".+"'),
+    ],
+)
+def test_variables_are_written_as_grafana_writes_them(chosen: Chosen, expected: str) -> None:
+    """As its data source for Prometheus: in a string of PromQL a sign of a regular expression takes two backslashes."""
+    for text in ('x="$it"', 'x="${it}"', 'x="[[it]]"'):
+        assert interpolated(text, {"it": chosen}, {}) == expected
+    assert interpolated('label_replace(x[$__range], "$1")', {}, {"__range": "1h"}) == 'label_replace(x[1h], "$1")'
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/d/mlexporter-model?${__url_time_range}&var-model=${__data.fields.model}&${job:queryparam}", []),
+        ("/d/mlexporter-models?var-model=x", ["no such dashboard"]),
+        ("/d/mlexporter-fleet?var-column=x", ["no variable var-column"]),
+        ("/d/mlexporter-fleet?viewPanel=999", ["no panel 999"]),
+        ("/d/mlexporter-fleet?panel=1", ["no parameter panel"]),
+        ("/d/mlexporter-fleet?var-model=${column}", ["no variable column here"]),
+        ("https://example.com/", ["strange"]),
+    ],
+)
+def test_broken_links_are_found(url: str, expected: list[str]) -> None:
+    assert broken(url, "fleet") == expected
 
 
 # -- metrics and labels ------------------------------------------------------------------------------------------------

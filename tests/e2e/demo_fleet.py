@@ -30,12 +30,14 @@ ERROR_SHARE = 0.3
 
 def minutes(flights: Sequence[Flight], rng: random.Random) -> list[dict[str, Any]]:
     """Rows of a model that foretells the delay on arrival in minutes: that at departure, more or less."""
-    delays = [flight.features["dep_delay"] for flight in flights]
-    return [
-        {"dep_delay": delay, "prediction": (delay if isinstance(delay, float | int) else 0) + rng.gauss(-5, 3),
-         "label": flight.delay}
-        for delay, flight in zip(delays, flights, strict=True)
-    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for flight in flights:
+        delay, carrier = flight.features["dep_delay"], flight.features["carrier"]
+        known = float(delay) if isinstance(delay, float | int) else 0.0
+        rows.append(
+            {"dep_delay": delay, "carrier": carrier, "prediction": known + rng.gauss(-5, 3), "label": flight.delay}
+        )
+    return rows
 
 
 class Replica:
@@ -72,18 +74,21 @@ class Replica:
         if phase != Phase.CLEAN:
             self._exporter.post(b"{")
             self._exporter.label({"model": MODEL, "columns": {"id": ["nobody"] * 5, "label": [True] * 5}})
-        self._send_minutes(ids, flights)
+        self._send_minutes(ids, flights, versions)
         self._unlabelled.append((ids, flights, versions))
         if len(self._unlabelled) > LABELS_AFTER_BATCHES:
             self._label(*self._unlabelled.popleft())
 
-    def _send_minutes(self, ids: Sequence[str], flights: Sequence[Flight]) -> None:
+    def _send_minutes(self, ids: Sequence[str], flights: Sequence[Flight], versions: Sequence[str]) -> None:
         """The other model knows at once how right it was."""
-        rows = minutes(flights, self._rng)
-        columns = {name: [row[name] for row in rows] for name in ("prediction", "label")}
-        features = {"features": {"dep_delay": [row["dep_delay"] for row in rows]}}
-        answer = self._exporter.post({"model": MINUTES, "columns": {"id": ids, **features, **columns}})
-        assert answer.status_code == 200, answer.text
+        for version in versions:
+            rows = minutes(flights, self._rng)
+            columns = {name: [row[name] for row in rows] for name in ("prediction", "label")}
+            features = {"features": {name: [row[name] for row in rows] for name in ("dep_delay", "carrier")}}
+            latency = {"latency_seconds": [self._rng.lognormvariate(-4, 0.5) for _ in rows]}
+            content = {"model": MINUTES, "version": version, "columns": {"id": ids, **features, **columns, **latency}}
+            answer = self._exporter.post(content)
+            assert answer.status_code == 200, answer.text
 
     def _label(self, ids: Sequence[str], flights: Sequence[Flight], versions: Sequence[str]) -> None:
         known = [(i, flight) for i, flight in zip(ids, flights, strict=True) if self._rng.random() < LABELLED_SHARE]

@@ -47,16 +47,13 @@ ARRIVED = (
 # Why a query may be empty: what it asks for is not there in a way of choosing that says so, and only there. What says
 # HEALTHY has to be filled by what goes wrong in the second part of this test.
 HEALTHY = "nothing is wrong, so no alert fires"
-NUMERIC = "the column has numbers, no categories"
-CATEGORICAL = "the column has categories, which have no order: no quantiles, ranges or edges"
-CLASSES = "the model says classes, and has no errors of numbers"
-NUMBERS = "the model says numbers, and has no classes"
+CATEGORICAL = "categories have no order, and so no Kolmogorov-Smirnov distance"
+REGRESSION = "without labels there are estimates of classifiers only"
 EMPTY: dict[tuple[str, str, str], str] = {
-    ("model", "Classes, or mean error", "B"): CLASSES,
-    ("column", "Quantiles, or shares of the commonest categories", "G"): NUMERIC,
-    ("column", "Missing, new, out of range", "C"): NUMERIC,
-    ("column", "Missing, new, out of range", "D"): NUMERIC,
+    ("model", "Accuracy, or mean absolute error", "B"): REGRESSION,
+    ("model", "Area under the ROC curve, or root mean squared error", "B"): REGRESSION,
     ("model", "annotation Alerts", ""): HEALTHY,
+    ("column", "Distances", "C"): CATEGORICAL,
     ("column", "annotation Alerts", ""): HEALTHY,
     ("exporter", "annotation Alerts", ""): HEALTHY,
 }
@@ -85,14 +82,16 @@ def appears(prometheus: Prometheus, expression: str) -> None:
 
 
 def configuration(folder: Path, ports: list[int]) -> dict[str, Any]:
-    """Scrapes every second, as of pods and as of plain targets; and the rules as they are, looked at every two seconds.
+    """Scrapes as of pods and as of plain targets; and the rules, looked at every two seconds.
 
-    The hours of a week are summed as they come, not in the first five minutes of each hour.
+    The hours of a week are summed as they come, not in the first five minutes of each hour, and alerts fire at once.
     """
     for path in FILES:
         rules = yaml.safe_load(path.read_text(encoding="utf-8").replace("and on () minute() < 5", ""))
         for group in rules["groups"]:
             group["interval"] = "2s"
+            for rule in group["rules"]:
+                rule.pop("for", None)
         (folder / path.with_suffix(".json").name).write_text(json.dumps(rules))
     pods = [
         {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "ml", "pod": f"flights-{i}"}}
@@ -100,7 +99,7 @@ def configuration(folder: Path, ports: list[int]) -> dict[str, Any]:
     ]
     plain = [{"targets": [f"127.0.0.1:{port}" for port in ports]}]
     return {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "2s"},
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"},
         "rule_files": [path.with_suffix(".json").name for path in FILES],
         "scrape_configs": [
             {"job_name": "mlexporter", "static_configs": pods, "sample_limit": 60000},
@@ -123,19 +122,18 @@ def ways(name: str) -> dict[str, Way]:
     One value of each; All of one of them; All of all; with no namespaces there are; another kind of column or model.
     """
     alls = {variable["name"] for variable in variables(load(name)) if has_all(variable)}
-    usual = frozenset({HEALTHY, NUMERIC, CLASSES})
+    usual = frozenset({HEALTHY})
     found: dict[str, Way] = {
         "one of each": (ONE, frozenset(), usual),
         **{f"All of {one}": (ONE, frozenset({one}), usual) for one in sorted(alls)},
-        "All of all": (ONE, frozenset(alls), usual if name in ("model", "column") else frozenset({HEALTHY})),
+        "All of all": (ONE, frozenset(alls), usual),
         "without Kubernetes": (ONE | {"job": "plain"}, frozenset({"namespace"}), usual),
     }
     if name == "column":
-        found["a categorical column"] = (ONE | {"column": "carrier"}, frozenset(), frozenset({HEALTHY, CATEGORICAL}))
+        found["a categorical column"] = (ONE | {"column": "carrier"}, frozenset(), usual | {CATEGORICAL})
         found["the prediction"] = (ONE | {"role": "prediction", "column": "prediction"}, frozenset(), usual)
     if name == "model":
-        regression = ONE | {"model": MINUTES, "version": "1"}
-        found["a regression model"] = (regression, frozenset(), frozenset({HEALTHY, NUMBERS}))
+        found["a regression model"] = (ONE | {"model": MINUTES}, frozenset(), usual | {REGRESSION})
     return found
 
 
@@ -168,6 +166,29 @@ def answers(grafana: Grafana, query: Query) -> dict[str, int]:
     return found
 
 
+def empty_rightly(query: Query) -> set[str]:
+    """The ways in which a query may be empty."""
+    why = EMPTY.get(key(query))
+    return {way for way, (_, _, absent) in ways(query.dashboard).items() if why in absent}
+
+
+_settled: dict[Query, dict[str, int]] = {}
+
+
+def settled(grafana: Grafana, query: Query) -> dict[str, int]:
+    """What a healthy system answers, asked for once.
+
+    Where the machine is busy, a scrape may fail, and what it had is gone until the next one: then it is asked again.
+    """
+    if query not in _settled:
+        for pause in (2, 2, 2, 0):
+            _settled[query] = answers(grafana, query)
+            if {way for way, values in _settled[query].items() if not values} <= empty_rightly(query):
+                break
+            time.sleep(pause)
+    return _settled[query]
+
+
 def key(query: Query) -> tuple[str, str, str]:
     return query.dashboard, query.panel, query.ref
 
@@ -182,18 +203,17 @@ def test_every_variable_offers_something(grafana: Grafana, name: str) -> None:
 
 @pytest.mark.parametrize("query", EVERY, ids=str)
 def test_a_healthy_system_answers_every_query(grafana: Grafana, query: Query) -> None:
-    why = EMPTY.get(key(query))
-    found = answers(grafana, query)
-    rightly = {way for way, (_, _, absent) in ways(query.dashboard).items() if why in absent}
+    found, rightly = settled(grafana, query), empty_rightly(query)
     assert {way for way, values in found.items() if not values} - rightly == set(), "empty"
-    assert why is None or not any(found[way] for way in rightly), f"it has an answer, although {why}"
+    why = EMPTY.get(key(query))
+    assert why == HEALTHY or not any(found[way] for way in rightly), f"it has an answer, although {why}"
 
 
 @pytest.mark.parametrize("name", UIDS)
 def test_no_panel_is_without_data(grafana: Grafana, name: str) -> None:
     shown: dict[str, set[str]] = defaultdict(set)
     for query in queries(name):
-        shown[query.panel] |= {way for way, values in answers(grafana, query).items() if values}
+        shown[query.panel] |= {way for way, values in settled(grafana, query).items() if values}
     assert {panel: set(ways(name)) - there for panel, there in shown.items() if set(ways(name)) - there} == {}
 
 
