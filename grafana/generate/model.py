@@ -288,7 +288,8 @@ def _of_versions() -> list[Query]:
         Query(f"1000 * max by ({by}) ({seen})", "First seen"),
         Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
         Query(
-            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}})\n/ (sum by ({by}) ({SAMPLES}) > 0)",
+            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}})\n"
+            f"/ (sum by ({by}) ({SAMPLES}) > 0)",
             "Failed",
         ),
         Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
