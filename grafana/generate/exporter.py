@@ -299,14 +299,17 @@ def _files() -> Panel:
 
 def _pending() -> Panel:
     about = About(
-        "Predictions that wait for their label",
-        "Of each exporter. With Redis as a shared store every replica tells of the whole store.",
-        "level: as many come as are labelled or expire.",
+        "Predictions and labels that wait for each other",
+        "Of each exporter, predictions that have no label yet, and labels whose prediction has not come. With Redis as a shared store every replica tells of the whole store.",
+        "level predictions: as many come as are labelled or expire. Hardly any labels.",
         "at `labels.max_rows` the oldest ones make room, and their labels find nothing: raise it, or shorten "
-        "`labels.horizon`.",
+        "`labels.horizon`. Labels that pile up: their ids fit no prediction.",
     )
-    query = Query(f"sum by (instance) (mlexporter_predictions_pending{{{REPLICAS}}})", LEGEND)
-    return panels.lines(40, (12, 8), about, [query], unit="short")
+    queries = [
+        Query(f"sum by (instance) (mlexporter_predictions_pending{{{REPLICAS}}})", f"predictions {LEGEND}"),
+        Query(f"sum by (instance) (mlexporter_labels_waiting{{{REPLICAS}}})", f"labels {LEGEND}", style.ORANGE),
+    ]
+    return panels.lines(40, (12, 8), about, queries, unit="short")
 
 
 def _queue() -> Panel:

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate import alerts, layout, links, panels, shared, style, tables, variables
 from grafana.generate.panels import POOLED, About, Query
-from grafana.generate.queries import JOBS, MARGIN, loss_of_limit, or_zero, recent
+from grafana.generate.queries import JOBS, MARGIN, loss_of_limit, or_zero, recent, worst
 from grafana.generate.tables import Cell
 
 MODELS: Final = f'{JOBS}, model=~"$model"'
@@ -15,6 +15,9 @@ LEGEND: Final = "{{namespace}} {{model}}"
 # Of each version; the states of single columns are a hundred times as many.
 DRIFTED: Final = f'fleet:mlexporter_drifted_columns:ratio{{tier="page", {MODELS}}}'
 SAMPLES: Final = f"fleet:mlexporter_samples:rate5m{{{MODELS}}}"
+
+# As many as a panel can show a row for each.
+MODELS_SHOWN: Final = 20
 
 _KEPT: Final = ("datasource", "namespace")
 _TO_MODEL: Final = [
@@ -180,11 +183,14 @@ def _severity() -> str:
 def _alarms() -> Panel:
     about = About(
         "Alarm of each model",
-        "The worst alert of each model over time: critical pages, warning is for working hours. Infos do not show.",
+        "The worst alert of each model over time: critical pages, warning is for working hours. Infos do not show. Of "
+        f"more than {MODELS_SHOWN} models those that were worst.",
         "quiet throughout.",
         "click a bar to open the model at that time. Many models at once: look first at what they share.",
     )
-    query = Query(_severity(), LEGEND)
+    severity = _severity()
+    shown = worst(MODELS_SHOWN, severity)
+    query = Query(f"({severity})\nand {shown}", LEGEND)
     return panels.timeline(20, (12, 9), about, query, states=style.ALARM, links=_TO_MODEL)
 
 

@@ -16,6 +16,7 @@ from grafana.generate.queries import (
     loss_of_limit,
     previous_psi,
     recent,
+    worst,
 )
 from grafana.generate.tables import Cell
 
@@ -163,7 +164,7 @@ def _drifted_columns() -> Panel:
         f'max by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}})\n'
         f'+ max by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="warn", {ONE_MODEL}}})'
     )
-    shown = f"topk({COLUMNS_SHOWN}, max_over_time({_MARGIN_OF_COLUMN}[$__range:$__interval] @ end()))"
+    shown = worst(COLUMNS_SHOWN, _MARGIN_OF_COLUMN)
     query = Query(f"({state})\nand {shown}", "{{version}} {{role}} {{column}}")
     values = {label: links.of_series(label) for label in ("version", "role", "column")}
     link = links.down("column", "Open the column", _KEPT, values)

@@ -37,6 +37,11 @@ def or_zero(expr: str, witness: str) -> str:
     return f"{expr}\nor 0 * count({witness})"
 
 
+def worst(number: int, expr: str) -> str:
+    """The series of `expr` with the largest values in the time shown, the same ones at every point."""
+    return f"topk({number}, max_over_time(({expr})[$__range:$__interval] @ end()))"
+
+
 def ordered_bins(expr: str) -> str:
     """Bins under names that sort as they lie: under the baseline's range, in it, over it, and what is no value."""
     names = {"__below__": "00 below", "__above__": "95 above", "__other__": "96 other", "__new__": "97 new"}
