@@ -300,7 +300,8 @@ def _files() -> Panel:
 def _pending() -> Panel:
     about = About(
         "Predictions and labels that wait for each other",
-        "Of each exporter, predictions that have no label yet, and labels whose prediction has not come. With Redis as a shared store every replica tells of the whole store.",
+        "Of each exporter, predictions that have no label yet, and labels whose prediction has not come. With Redis as "
+        "a shared store every replica tells of the whole store.",
         "level predictions: as many come as are labelled or expire. Hardly any labels.",
         "at `labels.max_rows` the oldest ones make room, and their labels find nothing: raise it, or shorten "
         "`labels.horizon`. Labels that pile up: their ids fit no prediction.",
