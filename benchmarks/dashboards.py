@@ -65,6 +65,7 @@ def _of_fleet(column: str) -> Iterator[Series]:
         for name in ("column_drift_log_margin:max", "column_drifted:bool"):
             yield f"fleet:mlexporter_{name}", of | {"tier": tier}, RULES_SECONDS if looked_at else OTHERS_SECONDS
     of["baseline_hash"] = "0123456789abcdef"
+    yield "fleet:mlexporter_version_psi_excess:pooled", of | {"previous_version": "6"}, pooled
     for bin_ in BINS:
         yield "fleet:mlexporter_column_bin:increase5m", of | {"bin": bin_}, pooled
     for le in (*EDGES, "+Inf"):

@@ -190,7 +190,8 @@ def _quantiles() -> Panel:
         "all quantiles moved alike: another unit or offset. Only one moved: another kind of cases. One share takes "
         "from another: categories were renamed.",
     )
-    edges = f"mlexporter_column_baseline_value_ratio{{{ONE_COLUMN_REPLICAS}}}"
+    # The baseline as it is at the end of the time shown: asked of all replicas once, not at each step.
+    edges = f"mlexporter_column_baseline_value_ratio{{{ONE_COLUMN_REPLICAS}}} @ end()"
     # The baseline's buckets end at its maximum; all of its values are under infinity.
     baseline_buckets = (
         f'label_replace(max by (edge) ({edges}), "le", "$1", "edge", "(.*)")\n'
@@ -199,7 +200,7 @@ def _quantiles() -> Panel:
     buckets = f"sum_over_time(fleet:mlexporter_column_value_bucket:increase5m{{{ONE_COLUMN}}}[$__interval])"
     counts = f"sum_over_time(fleet:mlexporter_column_bin:increase5m{{{ONE_COLUMN}}}[$__interval])"
     shares = f"sum by (bin) ({counts}) / on () group_left () (sum({counts}) > 0)"
-    baseline_shares = f"max by (bin) (mlexporter_column_baseline_ratio{{{ONE_COLUMN_REPLICAS}}})"
+    baseline_shares = f"max by (bin) (mlexporter_column_baseline_ratio{{{ONE_COLUMN_REPLICAS}}} @ end())"
     top = f"topk(5, {baseline_shares})"
     live = Query(_lines(buckets, f"{shares}\nand on (bin) {top}", edges), "{{bin}}", step=POOLED)
     baseline = Query(_lines(baseline_buckets, top, edges), "baseline {{bin}}", style.GREY, dashed=True)
