@@ -7,16 +7,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock'
 
-.PHONY: help demo stack test lint check bench lock clean
+.PHONY: help demo stack test lint dashboards-lint check bench dashboards lock clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
 	@echo 'make stack   watch a page arrive: exporters, Prometheus, Alertmanager (ARGS=--once: ends after the first page)'
 	@echo 'make test    run the tests, a process for each core (ARGS=... goes to pytest)'
 	@echo 'make lint    lint, format, types'
+	@echo 'make dashboards-lint   lint the dashboards with Grafana'"'"'s linter, which takes minutes to build'
 	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
 	@echo 'make lock    lock what pyproject.toml asks for (ARGS=--upgrade: the newest of everything)'
+	@echo 'make dashboards   write grafana/dashboards/*.json anew, from grafana/generate/'
 	@echo 'make clean   remove everything that was made here'
 
 demo: $(VENV)/.demo
@@ -33,6 +35,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One file at a time is what it takes. What it may find is in grafana/dashboards/.lint, with the reason.
+dashboards-lint: tools/dashboard-linter/bin/dashboard-linter
+	@for file in grafana/dashboards/*.json; do echo "$$file"; $< lint --strict "$$file" || exit 1; done
+
 check: lint test
 
 bench: $(VENV)/.dev
@@ -43,9 +49,12 @@ lock: $(VENV)/.dev
 	$(LOCK) --extra redis --output-file requirements.lock pyproject.toml $(ARGS)
 	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml $(ARGS)
 
+dashboards: $(VENV)/.dev
+	$(BIN)/python -m grafana.generate
+
 clean:
-	rm -rf $(VENV) tools/promtool/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples grafana -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when what it is made from changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
@@ -67,3 +76,7 @@ $(VENV)/.made:
 # promtool of Prometheus 3, beside that of Prometheus 2 which Debian has. Without service discovery it takes half the time.
 tools/promtool/bin/promtool: tools/promtool/go.mod tools/promtool/go.sum
 	cd tools/promtool && go build -trimpath -tags remove_all_sd -o bin/promtool github.com/prometheus/prometheus/cmd/promtool
+
+# Grafana's linter of dashboards.
+tools/dashboard-linter/bin/dashboard-linter: tools/dashboard-linter/go.mod tools/dashboard-linter/go.sum
+	cd tools/dashboard-linter && go build -trimpath -o bin/dashboard-linter github.com/grafana/dashboard-linter

@@ -1,0 +1,1 @@
+"""The Grafana bundle: dashboards as JSON, and the code that writes them."""
