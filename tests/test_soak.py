@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+
 from benchmarks.soak import Sight, flat, show, slope, soak
 
 MINUTES = float(os.environ.get("MLEXPORTER_SOAK_MINUTES", "0.4"))
