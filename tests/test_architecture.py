@@ -112,12 +112,14 @@ ALLOWED = {
     "guard": "authentication rate_limit telemetry",
     "web_access": "authentication config_document guard rate_limit telemetry tls web_files",
     # HTTP
+    "answers": "samples",
+    "openapi": "answers baseline decode samples",
     "label_intake": "pending samples snapshot store",
     "crew": "",
     "slow_clients": "crew decode samples",
     "server": (
-        "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
-        "store telemetry"
+        "answers baseline config decode explanation exposition label_intake openapi pending samples slow_clients "
+        "snapshot status store telemetry"
     ),
     "http_worker": "tls",
     "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",

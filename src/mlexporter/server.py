@@ -16,6 +16,7 @@ import orjson
 from prometheus_client.exposition import choose_encoder
 
 from mlexporter import __version__, baseline, decode
+from mlexporter.answers import Problem, Refusal, Refused, Taken, encoded
 from mlexporter.config import Config
 from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
@@ -176,12 +177,9 @@ class Application:
             self._telemetry.rejected(rejection)
         logger.debug("samples refused", extra={"reasons": ",".join(sorted({r.reason for r in rejections}))})
         not_monitored = not accepted and any(rejection.reason in _NOT_MONITORED for rejection in rejections)
-        answer = {
-            "accepted": accepted,
-            "rejected": sum(rejection.count for rejection in rejections),
-            "errors": [_described(rejection) for rejection in rejections[:MAX_ERRORS_LISTED]],
-        }
-        return Answer(404 if not_monitored else 200, [_JSON], _json(answer))
+        rejected = sum(rejection.count for rejection in rejections)
+        listed = [_described(rejection) for rejection in rejections[:MAX_ERRORS_LISTED]]
+        return Answer(404 if not_monitored else 200, [_JSON], encoded(Taken(accepted, rejected, listed)))
 
     def _refusal(self, reason: Reason, message: str, column: str | None = None) -> Answer:
         """The answer to a request that is refused as a whole."""
@@ -193,8 +191,7 @@ class Application:
             headers.append(("Retry-After", "1"))
         if code in (408, 413):
             headers.append(("Connection", "close"))  # the rest of the body is not going to be read
-        content = {"error": message, "reason": reason.value, "column": column}
-        return Answer(code, headers, _json(content))
+        return Answer(code, headers, encoded(Refusal(message, reason, column)))
 
     # -- metrics ------------------------------------------------------------------------------------------------------
 
@@ -248,22 +245,12 @@ def _json(content: object) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _described(rejection: Rejection) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "index": rejection.index,
-        "reason": rejection.reason.value,
-        "message": rejection.message,
-    }
-    if rejection.column is not None:
-        described["column"] = rejection.column
-    if rejection.count > 1:
-        described["count"] = rejection.count
-    return described
+def _described(rejection: Rejection) -> Refused:
+    return Refused(rejection.index, rejection.reason, rejection.message, rejection.column, rejection.count)
 
 
 def _not_allowed(allowed: str) -> Answer:
-    content = {"error": f"method not allowed; allowed: {allowed}"}
-    return Answer(405, [_JSON, ("Allow", allowed)], _json(content))
+    return Answer(405, [_JSON, ("Allow", allowed)], encoded(Problem(f"method not allowed; allowed: {allowed}")))
 
 
 def _known_method(method: str) -> str:
@@ -327,6 +314,12 @@ def _flask_application(app: Application, store: Store, config: Config, clock: Ca
             content = {"error": "no such model version; see /api/v1/status"}
             return flask.Response(_json(content), status=404, mimetype="application/json")
         return flask.Response(_json(content), mimetype="application/json")
+
+    @web.get("/openapi.json")
+    def description() -> flask.Response:
+        from mlexporter import openapi  # some ten milliseconds that few exporters need
+
+        return flask.Response(_json(openapi.document()), mimetype="application/json")
 
     @web.get("/")
     def landing() -> str:
