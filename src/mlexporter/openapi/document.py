@@ -151,8 +151,8 @@ def _reading(identifier: str, summary: str, content: Json, more: Json | None = N
 def _of_version(identifier: str, summary: str, shape: str) -> Json:
     unknown = _answer("No such model version, or there is nothing of it yet", _content("Problem"))
     names = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in ("model", "version")
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, "example": example}
+        for name, example in (("model", "churn"), ("version", "7"))
     ]
     return {"parameters": names, **_reading(identifier, summary, _content(shape), {"404": unknown})}
 
