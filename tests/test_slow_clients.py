@@ -232,6 +232,7 @@ def test_connections_are_looked_at_only_when_a_read_takes_too_long(
         return 1
 
     monkeypatch.setattr(slow_clients, "close_stalled", look)
+    monkeypatch.setattr(slow_clients, "_connections", lambda: iter(()))
     clock = Clock(100.0)
     reader = BodyReader(LIMIT, timeout=10.0, clock=clock)
     assert reader.end_stalled() == 0
@@ -378,11 +379,10 @@ def test_a_client_that_gets_answers_sends_no_drops(connection: tuple[socket.sock
     assert drops.close(500.0, 50.0) == 0  # begins
 
 
-def test_chunks_that_were_cut_off_are_not_taken_for_all_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_chunks_that_were_cut_off_are_not_taken_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that came before a client stalled are good lines: only the watcher knows that more should have come."""
     monkeypatch.setattr(slow_clients, "close_stalled", lambda *_, **__: 1)
+    monkeypatch.setattr(slow_clients, "_connections", lambda: iter(()))
     clock = Clock(100.0)
     reader = BodyReader(LIMIT, timeout=10.0, clock=clock)
 
@@ -394,8 +394,18 @@ def test_chunks_that_were_cut_off_are_not_taken_for_all_of_them(
 
     error = error_of(reader, environ(Cut(), HTTP_TRANSFER_ENCODING="chunked"))
     assert error.reason is Reason.REQUEST_TIMEOUT
-    # one that begins after that is not concerned
+    # one that begins after that is not concerned, and neither is one during which nobody was closed
+    clock.now += 0.1
     assert reader.read(environ(b"{}", HTTP_TRANSFER_ENCODING="chunked")) == b"{}"
+    monkeypatch.setattr(slow_clients, "close_stalled", lambda *_, **__: 0)
+
+    class Slow(io.RawIOBase):
+        def read(self, size: int = -1, /) -> bytes:
+            clock.now += 10.0
+            assert reader.end_stalled() == 0
+            return b"{}"
+
+    assert reader.read(environ(Slow(), HTTP_TRANSFER_ENCODING="chunked")) == b"{}"
 
 
 def test_what_is_no_connection_is_left_alone() -> None:

@@ -103,8 +103,8 @@ class BodyReader:
             raise DecodeError(
                 Reason.REQUEST_TIMEOUT, f"the body ended after {len(body)} of the {length} bytes of Content-Length"
             )
-        if length is None and start + self._timeout <= self._last_closed:
-            # Of chunks nobody tells how they ended: this may be the connection that was closed.
+        if length is None and start <= self._last_closed:
+            # Of chunks nobody tells how they ended: this may be a connection that was closed meanwhile.
             raise DecodeError(Reason.REQUEST_TIMEOUT, "the body took too long")
         return body
 
@@ -175,10 +175,12 @@ class BodyReader:
             return 0
         # A connection that was used before and stalled within a millisecond of its last answer looks like an idle
         # one, so it is closed only after a second time-out.
+        before, self._last_closed = self._last_closed, now  # a read that ends now may end for this
         closed = close_stalled(self._timeout, doubtful=longest >= 2 * self._timeout)
         closed += self._drops.close(now, self._longest - self._timeout)
-        if closed:
-            self._last_closed = now
+        if not closed:
+            self._last_closed = before
+        else:
             logger.warning("closed connections that stalled in the middle of a request", extra={"count": closed})
         return closed
 

@@ -21,7 +21,9 @@ schemathesis.openapi.media_type("application/x-ndjson", st.lists(fuzz.samples | 
 
 
 @schemathesis.check
-def valid_data_is_taken(_: schemathesis.CheckContext, answer: schemathesis.Response, case: schemathesis.Case) -> None:
+def valid_data_is_taken(
+    _: schemathesis.CheckContext, answer: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
     """A document that is in the schema is refused for nothing that the schema could have said."""
     if case.meta is None or case.media_type != "application/json" or not case.meta.generation.mode.is_positive:
         return
@@ -33,5 +35,5 @@ def valid_data_is_taken(_: schemathesis.CheckContext, answer: schemathesis.Respo
 
 
 @schemathesis.check
-def only_503_of_5xx(_: schemathesis.CheckContext, answer: schemathesis.Response, __: schemathesis.Case) -> None:
+def only_503_of_5xx(_: schemathesis.CheckContext, answer: schemathesis.Response, __: schemathesis.Case[Any]) -> None:
     assert answer.status_code < 500 or answer.status_code == 503
