@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo stack test lint check bench clean
+.PHONY: help demo stack test lint check bench fuzz clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint    lint, format, types'
 	@echo 'make check   what CI runs: lint and test'
 	@echo 'make bench   measure, side by side with prometheus_client'
+	@echo 'make fuzz    look for input that a decoder stumbles over (ARGS="samples --seconds 60": only that one)'
 	@echo 'make clean   remove everything that was made here'
 
 demo: $(VENV)/.demo
@@ -35,6 +36,9 @@ check: lint test
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) tools/promtool/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from prometheus_client.exposition import choose_encoder
 
 from mlexporter import baseline, builder, config, decode, persistence, web_config
 from mlexporter.authentication import Authenticator, PasswordChecks
 from mlexporter.config_document import ConfigError
 from mlexporter.dataset import DatasetError, open_dataset
+from mlexporter.negotiation import accepts
 from mlexporter.persistence import Found, StateError
 from mlexporter.samples import Batch, Decoded, DecodedLabels, DecodeError, Role
-from mlexporter.server import _accepts_gzip
+from mlexporter.state import State
 from mlexporter.store import Store
 from mlexporter.trigger import config as trigger_config
 from mlexporter.trigger import notification
@@ -62,8 +62,8 @@ def _gzip(data: bytes) -> None:
 
 def _negotiation(data: bytes) -> None:
     header = data.decode("latin-1")
-    choose_encoder(header)
-    _accepts_gzip(header)
+    for name in ("application/openmetrics-text", "gzip"):
+        assert name in header.lower() or not accepts(header, name)
 
 
 def _authorization(data: bytes) -> None:
@@ -84,7 +84,9 @@ _PROFILE: Final = baseline.sealed(
     baseline.Baseline(
         rows=10,
         columns=(
-            baseline.CategoricalColumn(role=Role.FEATURE, name="c", boolean=False, categories=("x",), counts=(10, 0, 0, 0)),
+            baseline.CategoricalColumn(
+                role=Role.FEATURE, name="c", boolean=False, categories=("x",), counts=(10, 0, 0, 0)
+            ),
             baseline.NumericColumn(
                 role=Role.FEATURE, name="x", edges=(0.0, 1.0), coarse=(0, 1), counts=(0, 10, 0, 0),
                 means=(None, 0.5, None), mean=0.5, stddev=0.1, minimum=0.4, maximum=0.6,
@@ -95,7 +97,7 @@ _PROFILE: Final = baseline.sealed(
 _CONFIG: Final = config.Config(models=(config.ModelConfig(name="m", version="1"),))
 
 
-def _lives(profile: baseline.Baseline, state: persistence.State | None = None) -> Store:
+def _lives(profile: baseline.Baseline, state: State | None = None) -> Store:
     """A store counts on whatever was read."""
     now = 1_700_000_000.0
     store = Store(_CONFIG, {("m", "1"): profile}, lambda: now)
@@ -183,3 +185,15 @@ TARGETS: Final = {
     "recorded-lines": Target(_recorded(".jsonl"), (b'{"x":1,"prediction":0.5}\n{"x":null}\n',)),
     "recorded-csv": Target(_recorded(".csv"), (b'x,"y"\n1,a\n,"b""c"\n',)),
 }
+
+
+def together() -> Target:
+    """All targets in one: the first byte says which."""
+    targets = list(TARGETS.values())
+
+    def run(data: bytes) -> None:
+        if data:
+            targets[data[0] % len(targets)].run(data[1:])
+
+    seeds = [bytes([number]) + seed for number, target in enumerate(targets) for seed in target.seeds]
+    return Target(run, seeds)

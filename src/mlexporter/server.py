@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 import flask
 import msgspec
 import orjson
-from prometheus_client.exposition import choose_encoder
 
 from mlexporter import __version__, baseline, decode
 from mlexporter.answers import Problem, Refusal, Refused, Taken, encoded
@@ -21,6 +20,7 @@ from mlexporter.config import Config
 from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
 from mlexporter.label_intake import LabelIntake
+from mlexporter.negotiation import accepts
 from mlexporter.pending.joiner import Joiner, Overloaded
 from mlexporter.pending.records import StoreError
 from mlexporter.samples import DecodeError, Reason, Rejection
@@ -196,11 +196,10 @@ class Application:
     # -- metrics ------------------------------------------------------------------------------------------------------
 
     def _metrics(self, environ: Environ) -> Answer:
-        _, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        openmetrics = content_type.startswith("application/openmetrics-text")
+        openmetrics = accepts(environ.get("HTTP_ACCEPT", ""), "application/openmetrics-text")
         page = self.page(openmetrics=openmetrics)
         headers = [("Content-Type", _content_type(openmetrics=openmetrics)), ("Vary", "Accept, Accept-Encoding")]
-        if _accepts_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+        if accepts(environ.get("HTTP_ACCEPT_ENCODING", ""), "gzip", "x-gzip"):
             # level 1: a ninth of the time of the usual 9 for a page that is a seventh larger
             page = gzip.compress(page, compresslevel=1, mtime=0)
             headers.append(("Content-Encoding", "gzip"))
@@ -262,15 +261,6 @@ def _content_type(*, openmetrics: bool) -> str:
     if openmetrics:
         return "application/openmetrics-text; version=1.0.0; charset=utf-8"
     return "text/plain; version=0.0.4; charset=utf-8"
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip; `gzip;q=0` does not."""
-    for part in header.lower().split(","):
-        encoding, _, weight = part.partition(";")
-        if encoding.strip() in ("gzip", "x-gzip"):
-            return weight.replace(" ", "").rstrip("0").rstrip(".") not in ("q=", "q=0")
-    return False
 
 
 def _flask_application(app: Application, store: Store, config: Config, clock: Callable[[], float]) -> flask.Flask:
