@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock'
 
-.PHONY: help demo stack test lint dashboards-lint check bench dashboards lock clean
+.PHONY: help demo stack test lint dashboards-lint check bench fuzz dashboards lock clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench   measure, side by side with prometheus_client'
 	@echo 'make lock    lock what pyproject.toml asks for (ARGS=--upgrade: the newest of everything)'
 	@echo 'make dashboards   write grafana/dashboards/*.json anew, from grafana/generate/'
+	@echo 'make fuzz    look for input that a decoder stumbles over (ARGS="samples --seconds 60": only that one)'
 	@echo 'make clean   remove everything that was made here'
 
 demo: $(VENV)/.demo
@@ -48,6 +49,9 @@ bench: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(LOCK) --extra redis --output-file requirements.lock pyproject.toml $(ARGS)
 	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m fuzz $(ARGS)
 
 dashboards: $(VENV)/.dev
 	$(BIN)/python -m grafana.generate

@@ -115,19 +115,22 @@ ALLOWED = {
     "web_access": "authentication config_document guard rate_limit telemetry tls web_files",
     # HTTP
     "reloader": "baseline config store telemetry",
+    "answers": "samples",
+    "negotiation": "",
+    "openapi": "answers baseline decode samples",
     "label_intake": "pending samples snapshot store",
     "crew": "",
     "slow_clients": "crew decode samples",
     "server": (
-        "baseline config decode explanation exposition label_intake pending reloader samples slow_clients snapshot "
-        "status store telemetry"
+        "answers baseline config decode explanation exposition label_intake negotiation openapi pending reloader "
+        "samples slow_clients snapshot status store telemetry"
     ),
     "http_worker": "tls",
     "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
     "addresses": "",
     "logs": "",
     # the receiver of alerts: a program of its own, which knows nothing of samples and drift
-    "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
+    "trigger": "config config_document logs metrics negotiation scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
         "addresses backtest baseline builder columns config crew dataset expectation loading logs outcome_profile "
@@ -148,7 +151,7 @@ CONFINED = {
     "jinja2": "trigger",
     "waitress": "serving",
     "scipy": "dictionary drift",
-    "prometheus_client": "commands demo exposition server telemetry trigger",
+    "prometheus_client": "commands demo exposition telemetry trigger",
     "yaml": "strict_yaml",
     "pyarrow": "dataset",
     "redis": "pending",

@@ -156,9 +156,10 @@ def test_other_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaselineError) as error:
         read(path)
     assert str(error.value) == f"{path}: {NOT_READ}Expected `int`, got `str` - at `$.rows`"
-    path.write_text("[")
-    with pytest.raises(BaselineError, match=NOT_READ):
-        read(path)
+    for content in (b"[", b'{"hash": "\xff"}', b'{"x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"):
+        path.write_bytes(content)
+        with pytest.raises(BaselineError, match=NOT_READ):
+            read(path)
 
 
 def test_sum_limits() -> None:

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from conftest import Clock, baseline, categorical, needs, numeric
 from joining import joiner_of, running
 from labelled import labelled_store
-from mlexporter import cli, metrics
+from mlexporter import cli, metrics, openapi
 from mlexporter.config import Config
 from mlexporter.samples import Reason, Role
 from mlexporter.server import _PATHS, Application
@@ -410,6 +410,10 @@ def test_routes_are_documented(application: Application) -> None:
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         routes |= {f"{method} {path}" for method in rule.methods or () if method not in ("HEAD", "OPTIONS")}
     assert documented_routes() == routes
+    described = openapi.document()["paths"]
+    assert {
+        f"{method.upper()} {path}" for path in described for method in described[path].keys() - {"parameters"}
+    } == routes
 
 
 def test_documented_routes_answer(application: Application) -> None:

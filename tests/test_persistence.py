@@ -160,6 +160,9 @@ def test_a_file_with_any_byte_changed_is_refused() -> None:
         (sealed(msgspec.msgpack.encode({"time": 1.0})), "it is of another form: Object missing required field"),
         (sealed(PAYLOAD.replace(b"\xa3|u1", b"\xa3|O8")), "it is of another form: "),
         (sealed(PAYLOAD.replace(b"\xa3<f8", b"\xa3<f4")), "it is of another form: "),
+        (sealed(PAYLOAD.replace(b"\xa3|u1", b"\xa3( ,")), "it is of another form: "),
+        (sealed(PAYLOAD.replace(b"\xa3|u1", b"\xa3|V0")), "it is of another form: "),
+        (sealed(b"\x81\xa1x" + b"\x91" * 200_000 + b"\xc0"), "it is of another form: maximum recursion depth"),
     ],
 )
 def test_what_else_is_refused(data: bytes, why: str) -> None:

@@ -645,6 +645,9 @@ PROMETHEUS = (
         (PROMETHEUS, OPENMETRICS),
         ("application/json", TEXT),
         (";;,,q=", TEXT),
+        ("application/openmetrics-text;version=1.0.0+q=0.5", OPENMETRICS),
+        ("application/openmetrics-text;version=x;q=\xff", OPENMETRICS),
+        ("application/openmetrics-text;q=0", TEXT),
     ],
 )
 def test_the_form_of_the_page(exporter: Exporter, accept: str, content_type: str) -> None:

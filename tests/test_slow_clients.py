@@ -1,5 +1,6 @@
 """Reading bodies within limits, and ending the reads of clients that stall and of no others."""
 
+import gc
 import io
 import os
 import socket
@@ -13,7 +14,7 @@ import pytest
 from conftest import Clock
 from mlexporter import slow_clients
 from mlexporter.samples import DecodeError, Reason
-from mlexporter.slow_clients import BodyReader, close_stalled
+from mlexporter.slow_clients import BodyReader, Drops, close_stalled
 
 LIMIT = 100
 DEADLINE = 10.0
@@ -232,6 +233,7 @@ def test_connections_are_looked_at_only_when_a_read_takes_too_long(
         return 1
 
     monkeypatch.setattr(slow_clients, "close_stalled", look)
+    monkeypatch.setattr(slow_clients, "_connections", lambda: iter(()))
     clock = Clock(100.0)
     reader = BodyReader(LIMIT, timeout=10.0, clock=clock)
     assert reader.end_stalled() == 0
@@ -345,10 +347,74 @@ def test_a_connection_in_doubt_is_closed_only_when_asked(
     assert server.recv(10) == b""
 
 
+def test_a_client_that_sends_drops_is_ended_after_a_time(connection: tuple[socket.socket, socket.socket]) -> None:
+    client, server = connection
+    drops = Drops()
+    for now in (100.0, 130.0, 149.9):
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        assert drops.close(now, 50.0) == 0
+    client.sendall(b"x")
+    assert server.recv(1) == b"x"
+    assert drops.close(150.0, 50.0) == 1
+    assert server.recv(1) == b""
+    server.sendall(b"408")
+    assert client.recv(100) == b"408"
+
+
+def test_a_client_that_gets_answers_sends_no_drops(connection: tuple[socket.socket, socket.socket]) -> None:
+    """However long it has been there, its time begins again with each answer, and stands still between requests."""
+    client, server = connection
+    drops = Drops()
+    for now in (100.0, 140.0, 180.0, 220.0):
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        assert drops.close(now, 50.0) == 0
+        server.sendall(b"200")
+        assert client.recv(100) == b"200"
+        time.sleep(0.01)  # the kernel counts in milliseconds
+    assert drops.close(230.0, 50.0) == 0
+    assert drops.close(400.0, 50.0) == 0  # idle
+    client.sendall(b"x")
+    assert server.recv(1) == b"x"
+    assert drops.close(500.0, 50.0) == 0  # begins
+
+
+def test_chunks_that_were_cut_off_are_not_taken_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that came before a client stalled are good lines: only the watcher knows that more should have come."""
+    monkeypatch.setattr(slow_clients, "close_stalled", lambda *_, **__: 1)
+    monkeypatch.setattr(slow_clients, "_connections", lambda: iter(()))
+    clock = Clock(100.0)
+    reader = BodyReader(LIMIT, timeout=10.0, clock=clock)
+
+    class Cut(io.RawIOBase):
+        def read(self, size: int = -1, /) -> bytes:
+            clock.now += 10.0
+            assert reader.end_stalled() == 1
+            return b'{"features": {}}\n'
+
+    error = error_of(reader, environ(Cut(), HTTP_TRANSFER_ENCODING="chunked"))
+    assert error.reason is Reason.REQUEST_TIMEOUT
+    # one that begins after that is not concerned, and neither is one during which nobody was closed
+    clock.now += 0.1
+    assert reader.read(environ(b"{}", HTTP_TRANSFER_ENCODING="chunked")) == b"{}"
+    monkeypatch.setattr(slow_clients, "close_stalled", lambda *_, **__: 0)
+
+    class Slow(io.RawIOBase):
+        def read(self, size: int = -1, /) -> bytes:
+            clock.now += 10.0
+            assert reader.end_stalled() == 0
+            return b"{}"
+
+    assert reader.read(environ(Slow(), HTTP_TRANSFER_ENCODING="chunked")) == b"{}"
+
+
 def test_what_is_no_connection_is_left_alone() -> None:
+    gc.collect()  # connections of clients in other tests
     pair = socket.socketpair()
     with socket.create_server(("127.0.0.1", 0)) as listener, pair[0], pair[1]:
         assert close_stalled(0.0, doubtful=True) == 0
+        assert Drops().close(0.0, 0.0) == 0
         pair[0].sendall(b"x")
         assert pair[1].recv(10) == b"x"
         with socket.create_connection(listener.getsockname(), timeout=DEADLINE):

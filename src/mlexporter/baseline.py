@@ -197,7 +197,7 @@ def read(path: Path) -> Baseline:
     try:
         baseline = msgspec.json.decode(data, type=Baseline)
         _check(baseline)
-    except (msgspec.DecodeError, BaselineError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BaselineError) as error:
         raise BaselineError(f"{path}: not a baseline that this version reads: {error}") from error
     if _content_hash(baseline) != baseline.hash:
         raise BaselineError(

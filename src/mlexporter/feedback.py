@@ -207,7 +207,7 @@ def decoded(kept: bytes, binner: OutcomeBinner | None, now: float = 0.0) -> Feed
         for name in ("delay_counts", "agreement", "right"):
             fields[name] = _ints(fields[name])
         totals = FeedbackTotals(**fields)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return zero
     fits = all(
         len(getattr(totals, name)) == len(getattr(zero, name)) for name in ("delay_counts", "agreement", "right")

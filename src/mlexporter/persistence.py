@@ -38,6 +38,7 @@ SECONDS: Final = 30.0
 """Between two writes; the state on disk is older by no more than that and the time of a write."""
 _MAGIC: Final = b"mlexporter-state 1\n"
 _DIGEST: Final = 32
+_ARRAY_TYPES: Final = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f8")
 
 
 class StateError(Exception):
@@ -77,7 +78,7 @@ def decode(data: bytes) -> State:
         raise StateError("its checksum is wrong: it is cut off, or was changed")
     try:
         return msgspec.msgpack.decode(payload, type=State, dec_hook=_array_in)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise StateError(f"it is of another form: {error}") from error
 
 
@@ -97,6 +98,8 @@ def _array_in(wanted: Any, given: Any) -> Any:
     if not (isinstance(given, list) and len(given) == 3):
         raise ValueError("no array")
     name, shape, data = given
+    if name not in _ARRAY_TYPES:  # numpy reads far more than that as a type, some of it as Python
+        raise ValueError("an array of another type")
     array = np.frombuffer(data, np.dtype(name)).reshape(shape)
     dtype = np.dtype(get_args(get_args(wanted)[1])[0])
     if array.dtype.kind == dtype.kind or (array.dtype.kind == "u" and dtype.kind == "i"):

@@ -13,13 +13,14 @@ from typing import Any, Final, TypeVar
 import flask
 import msgspec
 import orjson
-from prometheus_client.exposition import choose_encoder
 
 from mlexporter import __version__, baseline, decode
+from mlexporter.answers import Problem, Refusal, Refused, Taken, encoded
 from mlexporter.config import Config
 from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
 from mlexporter.label_intake import LabelIntake
+from mlexporter.negotiation import accepts
 from mlexporter.pending.joiner import Joiner, Overloaded
 from mlexporter.pending.records import StoreError
 from mlexporter.reloader import BusyReloading
@@ -200,12 +201,9 @@ class Application:
             self._telemetry.rejected(rejection)
         logger.debug("samples refused", extra={"reasons": ",".join(sorted({r.reason for r in rejections}))})
         not_monitored = not accepted and any(rejection.reason in _NOT_MONITORED for rejection in rejections)
-        answer = {
-            "accepted": accepted,
-            "rejected": sum(rejection.count for rejection in rejections),
-            "errors": [_described(rejection) for rejection in rejections[:MAX_ERRORS_LISTED]],
-        }
-        return Answer(404 if not_monitored else 200, [_JSON], _json(answer))
+        rejected = sum(rejection.count for rejection in rejections)
+        listed = [_described(rejection) for rejection in rejections[:MAX_ERRORS_LISTED]]
+        return Answer(404 if not_monitored else 200, [_JSON], encoded(Taken(accepted, rejected, listed)))
 
     def _refusal(self, reason: Reason, message: str, column: str | None = None) -> Answer:
         """The answer to a request that is refused as a whole."""
@@ -217,17 +215,15 @@ class Application:
             headers.append(("Retry-After", "1"))
         if code in (408, 413):
             headers.append(("Connection", "close"))  # the rest of the body is not going to be read
-        content = {"error": message, "reason": reason.value, "column": column}
-        return Answer(code, headers, _json(content))
+        return Answer(code, headers, encoded(Refusal(message, reason, column)))
 
     # -- metrics ------------------------------------------------------------------------------------------------------
 
     def _metrics(self, environ: Environ) -> Answer:
-        _, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        openmetrics = content_type.startswith("application/openmetrics-text")
+        openmetrics = accepts(environ.get("HTTP_ACCEPT", ""), "application/openmetrics-text")
         page = self.page(openmetrics=openmetrics)
         headers = [("Content-Type", _content_type(openmetrics=openmetrics)), ("Vary", "Accept, Accept-Encoding")]
-        if _accepts_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+        if accepts(environ.get("HTTP_ACCEPT_ENCODING", ""), "gzip", "x-gzip"):
             # level 1: a ninth of the time of the usual 9 for a page that is a seventh larger
             page = gzip.compress(page, compresslevel=1, mtime=0)
             headers.append(("Content-Encoding", "gzip"))
@@ -272,22 +268,12 @@ def _json(content: object) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _described(rejection: Rejection) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "index": rejection.index,
-        "reason": rejection.reason.value,
-        "message": rejection.message,
-    }
-    if rejection.column is not None:
-        described["column"] = rejection.column
-    if rejection.count > 1:
-        described["count"] = rejection.count
-    return described
+def _described(rejection: Rejection) -> Refused:
+    return Refused(rejection.index, rejection.reason, rejection.message, rejection.column, rejection.count)
 
 
 def _not_allowed(allowed: str) -> Answer:
-    content = {"error": f"method not allowed; allowed: {allowed}"}
-    return Answer(405, [_JSON, ("Allow", allowed)], _json(content))
+    return Answer(405, [_JSON, ("Allow", allowed)], encoded(Problem(f"method not allowed; allowed: {allowed}")))
 
 
 def _known_method(method: str) -> str:
@@ -299,15 +285,6 @@ def _content_type(*, openmetrics: bool) -> str:
     if openmetrics:
         return "application/openmetrics-text; version=1.0.0; charset=utf-8"
     return "text/plain; version=0.0.4; charset=utf-8"
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip; `gzip;q=0` does not."""
-    for part in header.lower().split(","):
-        encoding, _, weight = part.partition(";")
-        if encoding.strip() in ("gzip", "x-gzip"):
-            return weight.replace(" ", "").rstrip("0").rstrip(".") not in ("q=", "q=0")
-    return False
 
 
 def _text(text: str, status: int = 200) -> flask.Response:
@@ -359,6 +336,12 @@ def _flask_application(app: Application, store: Store, clock: Callable[[], float
             content = {"error": "no such model version; see /api/v1/status"}
             return flask.Response(_json(content), status=404, mimetype="application/json")
         return flask.Response(_json(content), mimetype="application/json")
+
+    @web.get("/openapi.json")
+    def description() -> flask.Response:
+        from mlexporter import openapi  # some ten milliseconds that few exporters need
+
+        return flask.Response(_json(openapi.document()), mimetype="application/json")
 
     @web.get("/")
     def landing() -> str:

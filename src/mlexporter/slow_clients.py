@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _CAREFUL_SECONDS: Final = 300.0
 _WATCH_SECONDS: Final = 0.25
 _TURN_SECONDS: Final = 3.0
+_HURRIED_SECONDS: Final = 2.0  # more for a body that keeps coming while the exporter ends
 # A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
@@ -45,6 +46,7 @@ class BodyReader:
         crew: the threads that read; None where the server has others.
         most: bodies that may be read at once, which leaves the other threads for scrapes and probes.
         timeout: seconds that the client may stay silent in the middle of a body.
+        longest: seconds, about, that a body may take when it is sent drop by drop.
         clock: monotonic seconds.
 
     Attributes:
@@ -59,13 +61,17 @@ class BodyReader:
         *,
         most: int = 7,
         timeout: float = 10.0,
+        longest: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = limit
         self._crew = crew or Crew()
         self._most = most
         self._timeout = timeout
+        self._longest = longest
         self._clock = clock
+        self._drops = Drops()
+        self._last_closed = -math.inf
         self._reading: dict[int, float] = {}
         self._waiting: set[int] = set()
         self._turn = threading.Lock()
@@ -100,6 +106,9 @@ class BodyReader:
             raise DecodeError(
                 Reason.REQUEST_TIMEOUT, f"the body ended after {len(body)} of the {length} bytes of Content-Length"
             )
+        if length is None and start <= self._last_closed:
+            # Of chunks nobody tells how they ended: this may be a connection that was closed meanwhile.
+            raise DecodeError(Reason.REQUEST_TIMEOUT, "the body took too long")
         return body
 
     def _is_full(self) -> bool:
@@ -169,14 +178,19 @@ class BodyReader:
             return 0
         # A connection that was used before and stalled within a millisecond of its last answer looks like an idle
         # one, so it is closed only after a second time-out.
+        before, self._last_closed = self._last_closed, now  # a read that ends now may end for this
         closed = close_stalled(self._timeout, doubtful=longest >= 2 * self._timeout)
-        if closed:
+        closed += self._drops.close(now, self._longest - self._timeout)
+        if not closed:
+            self._last_closed = before
+        else:
             logger.warning("closed connections that stalled in the middle of a request", extra={"count": closed})
         return closed
 
     def hurry(self, timeout: float) -> None:
         """Shorten the time-out, as at shutdown."""
         self._timeout = timeout
+        self._longest = timeout + _HURRIED_SECONDS
 
     def stop(self) -> None:
         """End `watch`."""
@@ -191,6 +205,45 @@ def _content_length(environ: Mapping[str, Any]) -> int | None:
     if not (text.isascii() and text.isdigit()):
         raise DecodeError(Reason.INVALID_STRUCTURE, "Content-Length is not a number")
     return int(text)
+
+
+class Drops:
+    """Ends requests that never stall and never end: a byte now and then would hold a place for ever.
+
+    A request has gone on since its connection was first seen to owe data, as long as nothing was answered on it.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[object, tuple[int, float]] = {}
+
+    def close(self, now: float, longest: float) -> int:
+        """Look at all connections, and close the receiving side of those whose request goes on for so long.
+
+        Args:
+            now: monotonic seconds.
+            longest: seconds since they were first seen.
+
+        Returns:
+            How many there were.
+
+        """
+        before, self._since = self._since, {}
+        closed = 0
+        for connection in _connections():
+            with connection:
+                try:
+                    sent, received, acknowledged = _times(connection)
+                    peer = connection.getpeername()
+                    if sent <= received and acknowledged > 1:
+                        continue
+                    known, since = before.get(peer, (acknowledged, now))
+                    self._since[peer] = acknowledged, since if known == acknowledged else now
+                    if now - self._since[peer][1] >= longest:
+                        connection.shutdown(socket.SHUT_RD)
+                        closed += 1
+                except (OSError, struct.error):
+                    continue
+        return closed
 
 
 def close_stalled(silence: float, *, doubtful: bool = False) -> int:
@@ -208,9 +261,7 @@ def close_stalled(silence: float, *, doubtful: bool = False) -> int:
     for connection in _connections():
         with connection:
             try:
-                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
-                (acknowledged,) = struct.unpack_from("Q", info, _ACKED_AT)
+                sent, received, acknowledged = _times(connection)
                 # An idle connection was last written to, a stalled one was last read from or never written to.
                 owing = sent > received or acknowledged <= 1 or (doubtful and sent == received)
                 if received >= silence * 1000 and owing:
@@ -219,6 +270,14 @@ def close_stalled(silence: float, *, doubtful: bool = False) -> int:
             except (OSError, struct.error):
                 continue  # closed meanwhile, or no TCP connection
     return closed
+
+
+def _times(connection: socket.socket) -> tuple[int, int, int]:
+    """Milliseconds since data was last sent and received, and bytes that were acknowledged."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
+    (acknowledged,) = struct.unpack_from("Q", info, _ACKED_AT)
+    return sent, received, acknowledged
 
 
 def _connections() -> Iterator[socket.socket]:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,7 @@ def exporters(folder: Path) -> Iterator[Start]:
 
     def start(
         *options: str,
+        program: Sequence[str] = ("-m", "mlexporter", "serve"),
         config: object = None,
         wait: bool = True,
         before: Callable[[], None] | None = None,
@@ -162,7 +163,7 @@ def exporters(folder: Path) -> Iterator[Start]:
             path.write_text(json.dumps(config))  # which is YAML too
             options = (*options, f"--config.file={path}")
         log = folder / f"exporter-{number}.log"
-        command = [sys.executable, "-m", "mlexporter", "serve", f"--web.listen-address=127.0.0.1:{port}", *options]
+        command = [sys.executable, *program, f"--web.listen-address=127.0.0.1:{port}", *options]
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder, preexec_fn=before)
         exporter = Exporter(process, port, log)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from prometheus_client.exposition import choose_encoder
 
 from mlexporter.logs import where
+from mlexporter.negotiation import accepts
 from mlexporter.trigger import notification
 from mlexporter.trigger.config import WebConfig
 from mlexporter.trigger.notification import NotificationError
@@ -121,8 +121,7 @@ class TriggerApplication:
         return _problem(code, message, *headers)
 
     def _metrics(self, accept: str) -> Reply:
-        _, content_type = choose_encoder(accept)
-        openmetrics = content_type.startswith("application/openmetrics-text")
+        openmetrics = accepts(accept, "application/openmetrics-text")
         page = self._receiver.telemetry.page(openmetrics=openmetrics)
         if openmetrics:
             content_type, page = "application/openmetrics-text; version=1.0.0; charset=utf-8", page + b"# EOF\n"
