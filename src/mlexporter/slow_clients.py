@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from mlexporter.backlog import Backlog
 from mlexporter.crew import LONG_SECONDS, Crew
 from mlexporter.decode.compression import too_large
 from mlexporter.samples import DecodeError, Reason
@@ -32,6 +33,7 @@ _TURN_SECONDS: Final = 3.0
 # A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
+_READ_ANYWAY: Final = 256 << 10  # bytes
 # struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
 _TIMES_AT: Final = 8 + 9 * 4
 _ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
@@ -45,6 +47,7 @@ class BodyReader:
         crew: the threads that read; None where the server has others.
         most: bodies that may be read at once, which leaves the other threads for scrapes and probes.
         timeout: seconds that the client may stay silent in the middle of a body.
+        backlog: tells when too many requests wait; None where nobody does.
         clock: monotonic seconds.
 
     """
@@ -54,12 +57,14 @@ class BodyReader:
         limit: int,
         crew: Crew | None = None,
         *,
+        backlog: Backlog | None = None,
         most: int = 7,
         timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
         self._crew = crew or Crew()
+        self._backlog = backlog
         self._most = most
         self._timeout = timeout
         self._clock = clock
@@ -85,12 +90,11 @@ class BodyReader:
         if self._is_full() and not self._wait_for_place():
             raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
         size = self._limit + 1 if length is None else length
-        start = self._clock()
-        if start >= self._careful_until:
-            body = self._read(environ, size, start)
-        else:
-            with self._crew.held_up():
-                body = self._read(environ, size, start)
+        late = self._backlog is not None and self._backlog.is_late()
+        if not late or size <= _READ_ANYWAY:  # for who closes on a client that still sends takes the answer from it
+            body = self._read_in_time(environ, size)
+        if late:
+            raise DecodeError(Reason.OVERLOADED, "too many requests wait; try again")
         if len(body) > self._limit:
             raise too_large(self._limit)
         if length is not None and len(body) < length:
@@ -112,6 +116,13 @@ class BodyReader:
             if not self._is_full():
                 return True
         return False
+
+    def _read_in_time(self, environ: Mapping[str, Any], size: int) -> bytes:
+        start = self._clock()
+        if start >= self._careful_until:
+            return self._read(environ, size, start)
+        with self._crew.held_up():
+            return self._read(environ, size, start)
 
     def _read(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
         thread = threading.get_ident()

@@ -171,6 +171,7 @@ def serve(
     """
     # Heavy imports stand here, so that --help and `check config` answer at once.
     from mlexporter import serving
+    from mlexporter.backlog import Backlog
     from mlexporter.crew import Crew
     from mlexporter.pending.joiner import Joiner
     from mlexporter.pending.opening import kept_totals, open_store
@@ -204,7 +205,7 @@ def serve(
     folder, found = _found_state(storage_path)
     telemetry = Telemetry(time.time)
     crew = Crew()
-    reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
+    reader = BodyReader(settings.limits.max_body_bytes, crew, backlog=Backlog(crew), most=serving.BODIES_AT_ONCE)
     pending = open_store(settings, storage_path)
     store = Store(settings, baselines, time.time, {**found.totals, **kept_totals(pending)})
     begin(store, found)
