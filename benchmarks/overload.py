@@ -1,5 +1,6 @@
 """Offered load at five times the capacity: probes, scrapes, and whether what was acknowledged is what was counted."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -140,6 +141,9 @@ class Sender:
         while self._busy and time.perf_counter() - start < seconds + _PATIENCE_SECONDS:
             self._serve(0.1)
         self.told.lost += len(self._busy)
+        for line in (*self._idle, *self._busy):
+            line.socket.close()
+        self._selector.close()
         return self.told
 
     def _begin(self, line: _Line) -> None:
@@ -207,7 +211,7 @@ def _sender(port: int, rate: float, connections: int, seed: int, seconds: float,
 
 
 class Watch:
-    """Asks for a page again and again, on a new connection each time as the kubelet does, and notes how long it took."""
+    """Asks for a page again and again, each time on a new connection, as the kubelet does, and notes the time."""
 
     def __init__(self, port: int, path: str, pause: float) -> None:
         self.seconds: list[float] = []
@@ -235,6 +239,28 @@ class Watch:
         """Stop asking."""
         self._over.set()
         self._thread.join()
+
+
+def _answer_probes(listener: socket.socket) -> None:
+    """A server that does nothing else than to answer probes."""
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+@contextlib.contextmanager
+def peer() -> Iterator[int]:
+    """The port of a server that has no load: what a probe of it takes is what the machine takes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = multiprocessing.get_context("fork").Process(target=_answer_probes, args=(listener,), daemon=True)
+        process.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            process.terminate()
+            process.join()
 
 
 def capacity(port: int) -> float:
@@ -283,22 +309,25 @@ def _percentiles(seconds: list[float]) -> Iterator[tuple[str, float]]:
 def run(report: Report, seconds: float = SECONDS, connections: int = CONNECTIONS) -> None:
     """The whole of it: what fits, then five times that."""
     report.heading(f"Overload: {TIMES} times what fits, for {seconds:.0f} s, over {connections} connections")
-    with exporter(judged_baseline(COLUMNS)) as running:
+    with exporter(judged_baseline(COLUMNS)) as running, peer() as idle:
         found = capacity(running.port)
         report.add("capacity", f"{found:,.0f} requests/s", "", f"of {ROWS} rows, one in {LABELS_EACH + 1} of labels")
         before = counts(running)
         probes = Watch(running.port, "/-/healthy", _PROBE_PAUSE_SECONDS)
+        peers = Watch(idle, "/-/healthy", _PROBE_PAUSE_SECONDS)
         scrapes = Watch(running.port, "/metrics", _SCRAPE_PAUSE_SECONDS)
         cpu = running.cpu_seconds()
         start = time.perf_counter()
         told = offer(running.port, TIMES * found, seconds, connections)
         elapsed, cpu = time.perf_counter() - start, running.cpu_seconds() - cpu
-        probes.end()
-        scrapes.end()
+        for watch in (probes, peers, scrapes):
+            watch.end()
         _report(report, told, elapsed, found)
-        load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; exporter {cpu / elapsed:.0%} of one"
-        for name, value in _percentiles(probes.seconds):
-            report.add(f"probe, {name}", f"{1000 * value:.1f} ms", "100 ms", f"{len(probes.seconds)} probes; {load}")
+        report.add("load of the machine", f"{os.getloadavg()[0]:.1f}", "", f"{os.cpu_count()} cores")
+        report.add("processor time of the exporter", f"{cpu / elapsed:.0%}", "", "of one core")
+        for (name, value), (_, machine) in zip(_percentiles(probes.seconds), _percentiles(peers.seconds), strict=True):
+            beside = f"a server without load: {1000 * machine:.1f} ms"
+            report.add(f"probe, {name}", f"{1000 * value:.1f} ms", "100 ms", beside)
         for name, value in _percentiles(scrapes.seconds):
             report.add(f"scrape, {name}", f"{1000 * value:.1f} ms", "1,000 ms", f"{len(scrapes.seconds)} scrapes")
         report.add("probes and scrapes not answered with 200", f"{probes.failed + scrapes.failed}", "0")

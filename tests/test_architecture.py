@@ -114,7 +114,8 @@ ALLOWED = {
     # HTTP
     "label_intake": "pending samples snapshot store",
     "crew": "",
-    "slow_clients": "crew decode samples",
+    "backlog": "crew",
+    "slow_clients": "backlog crew decode samples",
     "server": (
         "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
         "store telemetry"
@@ -127,9 +128,9 @@ ALLOWED = {
     "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline budget builder columns config crew dataset derived_profile expectation logs "
-        "outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients store "
-        "telemetry terminal timezones trigger web_access web_files"
+        "addresses backlog backtest baseline budget builder columns config crew dataset derived_profile expectation "
+        "logs outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients "
+        "store telemetry terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",

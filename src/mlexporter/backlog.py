@@ -2,8 +2,8 @@
 
 The server takes requests in their order, a probe behind all the samples that came before it, and it does not say how
 many there are. But a connection that data came in on, and none has gone out on since, waits for its answer; and the
-kernel knows since when. Where many have waited for long, what pushes samples is sent away, which takes a fiftieth of
-the time of counting them, until the others are through.
+kernel knows since when. Where many have waited for long, what pushes samples is sent away, which costs far less
+than to count them, until the others are through.
 """
 
 import os
@@ -23,10 +23,13 @@ _FORGOTTEN_SECONDS: Final = 2.0
 """Whoever is silent for longer has not sent all of a request, and waits for nothing."""
 _FEW: Final = 8
 _LOOK_SECONDS: Final = 0.02
-_LOOK_SHARE: Final = 0.05
+_LOOK_SECONDS_WHILE_LATE: Final = 0.005
+_LOOK_SHARE: Final = 0.1
 _BUSY_SHARE: Final = 0.5
+# struct tcp_info of Linux: the state, milliseconds since data was last sent and received, bytes acknowledged and
+# received
 _INFO_SIZE: Final = 136
-# struct tcp_info of Linux: milliseconds since data was last sent and last received, bytes acknowledged and received
+_ESTABLISHED: Final = 1
 _TIMES_AT: Final = 8 + 9 * 4
 _BYTES_AT: Final = 8 + 24 * 4 + 2 * 8
 
@@ -69,7 +72,8 @@ class Backlog:
         self._clock = clock
         self._lock = threading.Lock()
         self._late = False
-        self._looked_at = self._look_at = clock()
+        self._looked_at = clock()
+        self._look_at = self._looked_at + _LOOK_SECONDS
         self._busy = 0.0
 
     def is_late(self) -> bool:
@@ -90,20 +94,19 @@ class Backlog:
         if busy >= _BUSY_SHARE * elapsed:
             found = self._waiting() > max(_FEW, self._crew.in_hand)
         took = self._clock() - start
-        self._look_at = start + max(_LOOK_SECONDS, took / _LOOK_SHARE)
+        self._look_at = start + max(_LOOK_SECONDS_WHILE_LATE if found else _LOOK_SECONDS, took / _LOOK_SHARE)
         return found
 
     def _waiting(self) -> int:
         """How many requests have waited for too long."""
-        return sum(
-            each.waits and LATE_SECONDS <= each.since_received <= _FORGOTTEN_SECONDS for each in self._look()
-        )
+        return sum(each.waits and LATE_SECONDS <= each.since_received <= _FORGOTTEN_SECONDS for each in self._look())
 
 
 def connections() -> Iterator[Connection]:
     """The TCP connections of this process; none on systems without /proc."""
     try:
-        descriptors = os.listdir("/proc/self/fd")
+        with os.scandir("/proc/self/fd") as entries:
+            descriptors = [entry.name for entry in entries]
     except OSError:
         return
     for descriptor in descriptors:
@@ -130,6 +133,3 @@ def _told_of(descriptor: int) -> Connection | None:
     sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
     bytes_sent, bytes_received = struct.unpack_from("2Q", info, _BYTES_AT)
     return Connection(sent / 1000, received / 1000, bytes_sent, bytes_received)
-
-
-_ESTABLISHED: Final = 1
