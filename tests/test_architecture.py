@@ -115,12 +115,13 @@ ALLOWED = {
     "label_intake": "pending samples snapshot store",
     "crew": "",
     "backlog": "crew",
+    "connections": "backlog",
     "slow_clients": "backlog crew decode samples",
     "server": (
         "baseline config decode explanation exposition label_intake pending samples slow_clients snapshot status "
         "store telemetry"
     ),
-    "http_worker": "tls",
+    "http_worker": "connections tls",
     "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
     "addresses": "",
     "logs": "",
@@ -128,8 +129,8 @@ ALLOWED = {
     "trigger": "config config_document logs metrics scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backlog backtest baseline budget builder columns config crew dataset derived_profile expectation "
-        "logs outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients "
+        "addresses backlog backtest baseline budget builder columns config connections crew dataset derived_profile "
+        "expectation logs outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients "
         "store telemetry terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",

@@ -6,6 +6,7 @@ kernel knows since when. Where many have waited for long, what pushes samples is
 than to count them, until the others are through.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -26,24 +27,35 @@ _LOOK_SECONDS: Final = 0.02
 _LOOK_SECONDS_WHILE_LATE: Final = 0.005
 _LOOK_SHARE: Final = 0.1
 _BUSY_SHARE: Final = 0.5
+_BUSY_SECONDS: Final = 0.1
 # struct tcp_info of Linux: the state, milliseconds since data was last sent and received, bytes acknowledged and
-# received
-_INFO_SIZE: Final = 136
+# received, bytes that wait to be sent
+_INFO_SIZE: Final = 148
 _ESTABLISHED: Final = 1
+_LISTENING: Final = 10
 _TIMES_AT: Final = 8 + 9 * 4
 _BYTES_AT: Final = 8 + 24 * 4 + 2 * 8
+_UNSENT_AT: Final = _BYTES_AT + 2 * 8 + 2 * 4
 
 
 class Connection(msgspec.Struct, frozen=True):
     """What the kernel tells of a connection: seconds since data last went out and came in, bytes each way so far.
 
-    `sent` counts what the other side has acknowledged, its first packet too.
+    `sent` counts what the other side has acknowledged, its first packet too; `unsent` is what the kernel still has to
+    send for lack of room there.
     """
 
     since_sent: float
     since_received: float
     sent: int
     received: int
+    unsent: int = 0
+    descriptor: int = -1
+
+    @property
+    def silent(self) -> float:
+        """Seconds since anything came or went."""
+        return min(self.since_sent, self.since_received)
 
     @property
     def waits(self) -> bool:
@@ -72,9 +84,10 @@ class Backlog:
         self._clock = clock
         self._lock = threading.Lock()
         self._late = False
-        self._looked_at = clock()
-        self._look_at = self._looked_at + _LOOK_SECONDS
-        self._busy = 0.0
+        now = clock()
+        self._look_at = now + _LOOK_SECONDS
+        # when, and how long the threads had been busy then
+        self._before = self._last = (now, 0.0)
 
     def is_late(self) -> bool:
         """Whether more requests wait, and for longer, than should; most calls cost next to nothing."""
@@ -88,11 +101,11 @@ class Backlog:
     def _found_late(self) -> bool:
         """Look, unless nobody can be waiting: the threads had time to spare."""
         start = self._clock()
-        elapsed, self._looked_at = start - self._looked_at, start
-        busy, self._busy = self._crew.busy_seconds - self._busy, self._crew.busy_seconds
-        found = False
-        if busy >= _BUSY_SHARE * elapsed:
-            found = self._waiting() > max(_FEW, self._crew.in_hand)
+        now = start, self._crew.busy_seconds
+        if now[0] - self._last[0] >= _BUSY_SECONDS:
+            self._before, self._last = self._last, now
+        busy = now[1] - self._before[1] >= _BUSY_SHARE * (now[0] - self._before[0])
+        found = busy and self._waiting() > max(_FEW, self._crew.in_hand)
         took = self._clock() - start
         self._look_at = start + max(_LOOK_SECONDS_WHILE_LATE if found else _LOOK_SECONDS, took / _LOOK_SHARE)
         return found
@@ -104,32 +117,58 @@ class Backlog:
 
 def connections() -> Iterator[Connection]:
     """The TCP connections of this process; none on systems without /proc."""
-    try:
-        with os.scandir("/proc/self/fd") as entries:
-            descriptors = [entry.name for entry in entries]
-    except OSError:
-        return
-    for descriptor in descriptors:
-        found = _told_of(int(descriptor))
+    for descriptor in _descriptors():
+        found = told_of(descriptor)
         if found is not None:
             yield found
 
 
-def _told_of(descriptor: int) -> Connection | None:
-    """What the kernel tells of a descriptor, if it is a connection; it is neither copied nor closed."""
-    try:
-        # family and type as given: they are not looked up, and do not matter
-        looked_at = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
-    except OSError:
-        return None
-    try:
-        info = looked_at.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
-    except OSError:
-        return None
-    finally:
-        looked_at.detach()
+def listening_ports() -> Iterator[int]:
+    """The TCP ports that this process listens on."""
+    for descriptor in _descriptors():
+        with _lent(descriptor) as found:
+            if found is not None and _info(found)[:1] == bytes((_LISTENING,)):
+                with contextlib.suppress(OSError):
+                    yield found.getsockname()[1]
+
+
+def told_of(descriptor: int) -> Connection | None:
+    """What the kernel tells of a descriptor, if it is a connection."""
+    with _lent(descriptor) as found:
+        info = _info(found) if found is not None else b""
     if len(info) < _INFO_SIZE or info[0] != _ESTABLISHED:
         return None
     sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
     bytes_sent, bytes_received = struct.unpack_from("2Q", info, _BYTES_AT)
-    return Connection(sent / 1000, received / 1000, bytes_sent, bytes_received)
+    (unsent,) = struct.unpack_from("I", info, _UNSENT_AT)
+    return Connection(sent / 1000, received / 1000, bytes_sent, bytes_received, unsent, descriptor)
+
+
+def _descriptors() -> list[int]:
+    try:
+        with os.scandir("/proc/self/fd") as entries:
+            return [int(entry.name) for entry in entries]
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def _lent(descriptor: int) -> Iterator[socket.socket | None]:
+    """A descriptor as a socket, neither copied nor closed; None where there is nothing like it."""
+    try:
+        # family and type as given: they are not looked up, and do not matter
+        found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    except OSError:
+        yield None
+        return
+    try:
+        yield found
+    finally:
+        found.detach()
+
+
+def _info(found: socket.socket) -> bytes:
+    try:
+        return found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+    except OSError:
+        return b""  # no TCP

@@ -14,6 +14,7 @@ from granian._futures import _new_cbscheduler
 from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.http import HTTP1Settings
 
+from mlexporter.connections import MOST
 from mlexporter.tls import Material, as_files
 
 _NEVER: Final = 10**9
@@ -89,7 +90,7 @@ class Worker:
                 py_threads=threads,
                 # a resting thread must not be taken for one that has ended
                 py_threads_idle_timeout=_NEVER,
-                backpressure=BACKLOG,
+                backpressure=MOST,
                 http_mode="1",
                 http1_opts=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
                 ssl_enabled=files is not None,

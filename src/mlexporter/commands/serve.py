@@ -172,6 +172,7 @@ def serve(
     # Heavy imports stand here, so that --help and `check config` answer at once.
     from mlexporter import serving
     from mlexporter.backlog import Backlog
+    from mlexporter.connections import Keeper
     from mlexporter.crew import Crew
     from mlexporter.pending.joiner import Joiner
     from mlexporter.pending.opening import kept_totals, open_store
@@ -225,6 +226,8 @@ def serve(
     serving.start_thread("joiner", joiner.run)
     serving.start_thread("slow-clients", reader.watch)
     serving.start_thread("crew", crew.watch)
+    keeper = Keeper()
+    serving.start_thread("connections", keeper.watch)
     telemetry.loaded()
     serving.tune_memory()
     application.ready.set()
@@ -245,6 +248,7 @@ def serve(
     ticker.stop()
     reader.stop()
     crew.stop()
+    keeper.stop()
     joiner.stop(JOIN_SECONDS)
     if saver is not None:
         saver.finish()
