@@ -130,8 +130,8 @@ ALLOWED = {
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
         "addresses backlog backtest baseline budget builder columns config connections crew dataset derived_profile "
-        "expectation logs outcome_profile pending persistence profiling scalars server serving show show_alarm slow_clients "
-        "store telemetry terminal timezones trigger web_access web_files"
+        "expectation logs outcome_profile pending persistence profiling scalars server serving show show_alarm "
+        "slow_clients store telemetry terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",
