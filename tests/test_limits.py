@@ -29,7 +29,7 @@ from mlexporter.http_worker import HEADER_BYTES, Worker, listen
 from mlexporter.learning import Learner
 from mlexporter.pending import joiner, offers, queue, runs
 from mlexporter.registry import Version
-from mlexporter.samples import Batch, Reason
+from mlexporter.samples import Batch, DecodeError, Reason
 from mlexporter.tls import Material
 
 ROOT = Path(__file__).parent.parent
@@ -215,7 +215,7 @@ def test_a_handshake_has_to_come() -> None:
 def test_nesting_is_bounded(nan: bytes) -> None:
     """Also for the parser that knows NaN."""
     assert decode.decode(b'{"features": {"a": ' + b"[" * 500 + b"1" + nan + b"]" * 500 + b"}}", "").batches[0].size == 1
-    with pytest.raises(decode.DecodeError) as caught:
+    with pytest.raises(DecodeError) as caught:
         decode.decode(b'{"features": {"a": ' + b"[" * 5000 + b"1" + nan + b"]" * 5000 + b"}}", "")
     assert caught.value.reason is Reason.INVALID_JSON
 
