@@ -51,7 +51,7 @@ def site() -> Site:
 
 
 def test_it_is_late_where_many_wait(site: Site) -> None:
-    site.connections = [WAITS] * 9
+    site.connections = [WAITS] * 17
     assert site.is_late()
     site.connections = []
     assert not site.is_late()
@@ -72,32 +72,32 @@ def test_it_is_late_where_many_wait(site: Site) -> None:
     ],
 )
 def test_who_waits(site: Site, connection: Connection, waits: bool) -> None:
-    site.connections = [connection] * 9
+    site.connections = [connection] * 17
     assert site.is_late() == waits
 
 
 def test_a_few_may_wait(site: Site) -> None:
-    site.connections = [WAITS] * 8
+    site.connections = [WAITS] * 16
     assert not site.is_late()
 
 
 def test_requests_that_are_in_hand_do_not_wait(site: Site) -> None:
     """As those of labels, while they are written."""
-    begun, over = threading.Barrier(11), threading.Event()
+    begun, over = threading.Barrier(21), threading.Event()
 
     def hold() -> None:
         site.crew.arrive()
         begun.wait(DEADLINE)
         assert over.wait(DEADLINE)
 
-    threads = [threading.Thread(target=hold) for _ in range(10)]
+    threads = [threading.Thread(target=hold) for _ in range(20)]
     for thread in threads:
         thread.start()
     begun.wait(DEADLINE)
     try:
-        site.connections = [WAITS] * 11  # ten of them and this one
+        site.connections = [WAITS] * 21  # twenty of them and this one
         assert not site.is_late()
-        site.connections = [WAITS] * 12
+        site.connections = [WAITS] * 22
         assert site.is_late()
     finally:
         over.set()
@@ -128,7 +128,7 @@ def test_one_request_that_takes_long_does_not_make_it_busy(site: Site) -> None:
 
 
 def test_looking_takes_a_small_part_of_the_time(site: Site) -> None:
-    site.connections = [WAITS] * 9
+    site.connections = [WAITS] * 17
     assert not site.is_late(after=0.019)
     assert site.looks == 0
     assert site.is_late(after=0.002)
@@ -145,7 +145,7 @@ def test_looking_takes_a_small_part_of_the_time(site: Site) -> None:
 def test_looking_that_takes_long_is_rare(site: Site) -> None:
     def slowly() -> Iterator[Connection]:
         site.clock.now += 0.1
-        return iter([WAITS] * 9)
+        return iter([WAITS] * 17)
 
     site.backlog = Backlog(site.crew, slowly, site.clock)
     assert site.is_late()

@@ -22,7 +22,8 @@ from mlexporter.crew import Crew
 LATE_SECONDS: Final = 0.05
 _FORGOTTEN_SECONDS: Final = 2.0
 """Whoever is silent for longer has not sent all of a request, and waits for nothing."""
-_FEW: Final = 8
+_FEW: Final = 16
+"""So many clients that wait for their answers may wait: they send no more meanwhile."""
 _LOOK_SECONDS: Final = 0.02
 _LOOK_SECONDS_WHILE_LATE: Final = 0.005
 _LOOK_SHARE: Final = 0.1
