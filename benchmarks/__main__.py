@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.harness import Report
 
-SUITES = ("compute", "alarm", "serving", "feedback", "rules", "dashboards", "estimation", "state", "tls")
+SUITES = ("compute", "alarm", "serving", "feedback", "rules", "dashboards", "estimation", "state", "tls", "overload")
 
 if __name__ == "__main__":
     print(

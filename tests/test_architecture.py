@@ -120,12 +120,14 @@ ALLOWED = {
     "openapi": "answers baseline decode samples",
     "label_intake": "pending samples snapshot store",
     "crew": "",
-    "slow_clients": "crew decode samples",
+    "backlog": "crew",
+    "connections": "backlog",
+    "slow_clients": "backlog crew decode samples",
     "server": (
         "answers baseline config decode explanation exposition label_intake negotiation openapi pending reloader "
         "samples slow_clients snapshot status store telemetry"
     ),
-    "http_worker": "tls",
+    "http_worker": "connections tls",
     "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
     "addresses": "",
     "logs": "",
@@ -133,9 +135,9 @@ ALLOWED = {
     "trigger": "config config_document logs metrics negotiation scalars strict_yaml telemetry",
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
-        "addresses backtest baseline builder columns config crew dataset expectation loading logs outcome_profile "
-        "pending persistence profiling reloader scalars server serving show show_alarm slow_clients store telemetry "
-        "terminal timezones trigger web_access web_files"
+        "addresses backlog backtest baseline builder columns config connections crew dataset expectation loading logs "
+        "outcome_profile pending persistence profiling reloader scalars server serving show show_alarm slow_clients "
+        "store telemetry terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",

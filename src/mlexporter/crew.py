@@ -17,14 +17,22 @@ _WATCH_SECONDS: Final = 0.05
 
 
 class Member:
-    """A thread of the server: whether it is at work, since when on its present request, and what it rests on."""
+    """A thread of the server.
 
-    __slots__ = ("crew", "resting", "since", "working")
+    Attributes:
+        working: whether it is at work, and does not rest on `resting`.
+        since: when its present request began.
+        busy: seconds that it was on requests before.
+
+    """
+
+    __slots__ = ("busy", "crew", "resting", "since", "working")
 
     def __init__(self, crew: "Crew") -> None:
         self.crew = crew
         self.working = False
-        self.since = 0.0
+        self.since = math.inf
+        self.busy = 0.0
         self.resting = threading.Event()
 
 
@@ -47,6 +55,21 @@ class Crew:
         self._dismissed = False
         self._stopped = threading.Event()
         self._crews = [self]
+        self._members: list[Member] = []
+
+    @property
+    def in_hand(self) -> int:
+        """How many requests were taken on, and are not answered."""
+        return sum(member.since < math.inf for member in self._everybody())
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long all threads were on requests that have been answered, together."""
+        return sum(member.busy for member in self._everybody())
+
+    def _everybody(self) -> Iterator[Member]:
+        for crew in self._crews.copy():
+            yield from crew._members.copy()
 
     def another(self) -> "Crew":
         """A crew for the threads of another server."""
@@ -66,6 +89,7 @@ class Crew:
         member: Member | None = getattr(self._local, "member", None)
         if member is None:
             member = self._local.member = Member(self)
+            self._members.append(member)
         member.since = self._clock()
         if not member.working:
             with self._lock:
@@ -74,6 +98,7 @@ class Crew:
     def depart(self, *, rest: bool = True) -> None:
         """After a request: rest until needed, unless this is the only thread at work, or it must not rest."""
         member: Member = self._local.member
+        member.busy += self._clock() - member.since
         member.since = math.inf
         if not rest or (member.working and len(self._working) <= 1):
             return

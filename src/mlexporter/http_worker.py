@@ -14,12 +14,15 @@ from granian._futures import _new_cbscheduler
 from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.http import HTTP1Settings
 
+from mlexporter.connections import MOST
 from mlexporter.tls import Material, as_files
 
 _NEVER: Final = 10**9
 # This closes connections that are idle between requests too, so it is longer than clients pause.
 HEADER_TIMEOUT_MS: Final = 75_000
 BACKLOG: Final = 1024
+HEADER_BYTES: Final = 64 << 10
+"""Of a request, all headers together; also what is read of a body in one go."""
 _SO_ATTACH_FILTER: Final = 26  # of Linux, as is struct sock_fprog
 _BPF_RETURN: Final = 0x06
 
@@ -89,9 +92,9 @@ class Worker:
                 py_threads=threads,
                 # a resting thread must not be taken for one that has ended
                 py_threads_idle_timeout=_NEVER,
-                backpressure=BACKLOG,
+                backpressure=MOST,
                 http_mode="1",
-                http1_opts=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+                http1_opts=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS, max_buffer_size=HEADER_BYTES),
                 ssl_enabled=files is not None,
                 ssl_cert=files.certificate if files else None,
                 ssl_key=files.key if files else None,

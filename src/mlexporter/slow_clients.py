@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from mlexporter.backlog import Backlog
 from mlexporter.crew import LONG_SECONDS, Crew
 from mlexporter.decode.compression import too_large
 from mlexporter.samples import DecodeError, Reason
@@ -33,6 +34,7 @@ _HURRIED_SECONDS: Final = 2.0  # more for a body that keeps coming while the exp
 # A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
+_READ_ANYWAY: Final = 256 << 10  # bytes
 # struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
 _TIMES_AT: Final = 8 + 9 * 4
 _ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
@@ -47,6 +49,7 @@ class BodyReader:
         most: bodies that may be read at once, which leaves the other threads for scrapes and probes.
         timeout: seconds that the client may stay silent in the middle of a body.
         longest: seconds, about, that a body may take when it is sent drop by drop.
+        backlog: tells when too many requests wait; None where nobody does.
         clock: monotonic seconds.
 
     Attributes:
@@ -59,6 +62,7 @@ class BodyReader:
         limit: int,
         crew: Crew | None = None,
         *,
+        backlog: Backlog | None = None,
         most: int = 7,
         timeout: float = 10.0,
         longest: float = 60.0,
@@ -66,6 +70,7 @@ class BodyReader:
     ) -> None:
         self.limit = limit
         self._crew = crew or Crew()
+        self._backlog = backlog
         self._most = most
         self._timeout = timeout
         self._longest = longest
@@ -95,11 +100,11 @@ class BodyReader:
             raise DecodeError(Reason.OVERLOADED, "too many requests are being read; try again")
         size = self.limit + 1 if length is None else length
         start = self._clock()
-        if start >= self._careful_until:
-            body = self._read(environ, size, start)
-        else:
-            with self._crew.held_up():
-                body = self._read(environ, size, start)
+        late = self._backlog is not None and self._backlog.is_late()
+        if not late or size <= _READ_ANYWAY:  # for who closes on a client that still sends takes the answer from it
+            body = self._read_in_time(environ, size, start)
+        if late:
+            raise DecodeError(Reason.OVERLOADED, "too many requests wait; try again")
         if len(body) > self.limit:
             raise too_large(self.limit)
         if length is not None and len(body) < length:
@@ -124,6 +129,12 @@ class BodyReader:
             if not self._is_full():
                 return True
         return False
+
+    def _read_in_time(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
+        if start >= self._careful_until:
+            return self._read(environ, size, start)
+        with self._crew.held_up():
+            return self._read(environ, size, start)
 
     def _read(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
         thread = threading.get_ident()

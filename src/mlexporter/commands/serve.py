@@ -104,6 +104,8 @@ def serve(
     """
     # Heavy imports stand here, so that --help and `check config` answer at once.
     from mlexporter import serving
+    from mlexporter.backlog import Backlog
+    from mlexporter.connections import Keeper
     from mlexporter.crew import Crew
     from mlexporter.pending.joiner import Joiner
     from mlexporter.pending.opening import Horizons, kept_totals, open_store
@@ -139,7 +141,7 @@ def serve(
     folder, found = _found_state(storage_path)
     telemetry = Telemetry(time.time)
     crew = Crew()
-    reader = BodyReader(settings.limits.max_body_bytes, crew, most=serving.BODIES_AT_ONCE)
+    reader = BodyReader(settings.limits.max_body_bytes, crew, backlog=Backlog(crew), most=serving.BODIES_AT_ONCE)
     horizons = Horizons(settings)
     pending = open_store(settings, storage_path, horizons)
     store = Store(settings, baselines, time.time, {**found.totals, **kept_totals(pending)})
@@ -164,6 +166,8 @@ def serve(
     serving.start_thread("joiner", joiner.run)
     serving.start_thread("slow-clients", reader.watch)
     serving.start_thread("crew", crew.watch)
+    keeper = Keeper()
+    serving.start_thread("connections", keeper.watch)
     telemetry.loaded()
     serving.start_thread("reloader", reloader.run)
     serving.tune_memory()
@@ -185,6 +189,7 @@ def serve(
     ticker.stop()
     reader.stop()
     crew.stop()
+    keeper.stop()
     joiner.stop(JOIN_SECONDS)
     if saver is not None:
         saver.finish()
