@@ -49,6 +49,8 @@ bench: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(LOCK) --extra redis --output-file requirements.lock pyproject.toml $(ARGS)
 	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml $(ARGS)
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) --constraint requirements-dev.lock --output-file requirements-build.lock $(ARGS) -
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m fuzz $(ARGS)
