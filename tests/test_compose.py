@@ -12,6 +12,7 @@ import yaml
 
 from conftest import needs
 from dashboards import FOLDER, UIDS
+from image import stages
 from mlexporter.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,21 @@ def test_everything_that_is_mounted_exists(name: str) -> None:
 def test_images_are_built_here_or_pinned(name: str) -> None:
     service = SERVICES[name]
     assert "build" in service or re.fullmatch(r"[\w.-]+/[\w.-]+:v?\d+\.\d+\.\d+", service["image"])
+
+
+def test_the_image_of_the_traffic_fits_that_of_the_exporter() -> None:
+    """The same base and user: what the one writes into the volume, the other reads."""
+    arguments, (*_, exporter) = stages()
+    assert SERVICES["exporter-1"]["build"] == "."
+    build = SERVICES["traffic"]["build"]
+    dockerfile = (ROOT / build["context"] / build["dockerfile"]).read_text(encoding="utf-8")
+    _, (traffic,) = stages(dockerfile)
+    assert traffic.base == arguments["PYTHON_IMAGE"]
+    assert traffic.one("USER") == exporter.one("USER") == "65532:65532"
+    (folder,) = {target for source, target in mounts("traffic") if not source.startswith(".")}
+    assert f"install -d -o 65532 -g 65532 {folder}" in traffic.one("RUN")
+    for step in traffic.all("COPY"):
+        assert all((ROOT / build["context"] / name).exists() for name in step.split()[:-1])
 
 
 @each_service

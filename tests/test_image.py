@@ -48,8 +48,9 @@ HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.path
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
-def test_hadolint_finds_nothing() -> None:
-    ended = subprocess.run([str(HADOLINT), ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("name", ["Dockerfile", "examples/compose/Dockerfile"])
+def test_hadolint_finds_nothing(name: str) -> None:
+    ended = subprocess.run([str(HADOLINT), ROOT / name], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
