@@ -19,7 +19,7 @@ from conftest import Clock, baseline, numeric
 from joining import running
 from labelled import EDGES, profiled
 from mlexporter.baseline import Baseline, sealed
-from mlexporter.config import Config, DiscoveryConfig, LimitsConfig, ModelConfig, Window
+from mlexporter.config import Config, DetectionConfig, DiscoveryConfig, LimitsConfig, ModelConfig, Window
 from mlexporter.outcome_profile import ClassProfile, OutcomeProfile
 from mlexporter.pending.joiner import Joiner
 from mlexporter.pending.sqlite import SqliteStore
@@ -37,7 +37,7 @@ X_EDGES: Final = tuple(map(float, range(6)))
 DAY: Final = 86400.0
 KINDS: Final = {
     "samples": 6, "discovered": 2, "labels": 4, "outcomes": 2, "refused": 1, "scrape": 3, "status": 1, "tick": 2,
-    "save": 2,
+    "save": 2, "reload": 1,
 }  # fmt: skip
 
 Key = tuple[str, ...]
@@ -72,11 +72,10 @@ class World:
 
     Args:
         folder: for its state.
-        reload: replaces baselines while all goes on, where that is to be tried as well.
 
     """
 
-    def __init__(self, folder: Path, reload: Callable[["World"], None] | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.clock = Clock()
         self.config = Config(
             models=(ModelConfig(name="m", version="1", task="binary"), ModelConfig(name="m", version="2")),
@@ -92,7 +91,6 @@ class World:
         self.application = Application(self.store, self.joiner, self.telemetry, self.config, reader, self.clock)
         self.folder = folder
         self.saver = Saver(self.store, StateFolder(folder), self.telemetry, self.clock)
-        self.reload = reload
 
     def call(
         self, method: str, path: str, content: object = None, media_type: str = "application/json"
@@ -143,10 +141,7 @@ class Visitor:
 
     def run(self) -> None:
         """Some steps of all kinds."""
-        kinds, weights = list(KINDS), list(KINDS.values())
-        if self.world.reload is not None:
-            kinds, weights = [*kinds, "reload"], [*weights, 1]
-        for kind in self._source.choices(kinds, weights, k=STEPS):
+        for kind in self._source.choices(list(KINDS), list(KINDS.values()), k=STEPS):
             begin = time.perf_counter()
             getattr(self, f"_{kind}")()
             self.steps.append((kind, begin, time.perf_counter()))
@@ -288,8 +283,11 @@ class Visitor:
                     assert (window.bins.sum(axis=0) == version.counts.bins).all()
 
     def _reload(self) -> None:
-        assert self.world.reload is not None
-        self.world.reload(self.world)
+        """Of what is counted nothing begins afresh; at times the evidence does, as what it is held against changes."""
+        tolerance = self._source.choice([0.001, 0.002])
+        config = msgspec.structs.replace(self.world.config, detection=DetectionConfig(warn_tolerance=tolerance))
+        afresh = self.world.store.reload(config, {("m", "1"): PROFILE, ("m", "2"): PROFILE})
+        assert all("evidence" in each.why for each in afresh)
 
 
 def bin_of(value: float | None) -> str:

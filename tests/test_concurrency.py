@@ -1,4 +1,4 @@
-"""Threads that push, label, scrape, tick and write the state at once: at the end every count is exact.
+"""Threads that push, label, scrape, tick, reload and write the state at once: at the end every count is exact.
 
 `MLEXPORTER_CONCURRENCY_ROUNDS=1000 python -m pytest tests/test_concurrency.py -s` runs as many rounds and prints what
 met what.
@@ -80,7 +80,7 @@ def kept(world: World) -> None:
     found = StateFolder(world.folder).take()
     assert found.state is not None
     assert found.clean
-    store = Store(world.config, {("m", "1"): PROFILE, ("m", "2"): PROFILE}, world.clock, found.totals)
+    store = Store(world.store._config, {("m", "1"): PROFILE, ("m", "2"): PROFILE}, world.clock, found.totals)
     # what it learns from is not kept until there is enough of it
     assert {note.model for note in store.restore(found.state, clean=True)} <= {"d"}
     other = {(each.model, each.version): each for each in store.snapshot().versions}

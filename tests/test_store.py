@@ -1033,6 +1033,23 @@ def test_a_baseline_that_is_learned_between_tally_and_install_costs_outcomes_onl
     assert (totals.tracked, totals.labels, totals.outcomes.rows) == (60, 2, 1)
 
 
+def test_a_reload_between_tally_and_install_loses_nothing() -> None:
+    """What was counted goes on in bins that are the same, wherever they come from."""
+    clock = Clock()
+    models = tuple(ModelConfig(name="m", version=name, task="binary") for name in "12")
+    baselines, config = {("m", name): SCORES for name in "12"}, Config(models=models, windows=WINDOWS)
+    store = Store(config, baselines, clock)
+    store.observe([Batch(1, {}, "m", "3", [0.5])])
+    begun = [find(store, name).feedback.totals.since for name in "123"]
+    tally = store.feedback.tally(Joined(), [Direct("m", name, [0.9, 0.2], [1, 0], clock.now) for name in "123"])
+    store.reload(msgspec.structs.replace(config, detection=DetectionConfig(warn_tolerance=0.002)), baselines)
+    store.feedback.install(tally)
+    for name, since in zip("123", begun, strict=True):
+        feedback = find(store, name).feedback
+        assert (feedback.totals.outcomes.rows, feedback.totals.since) == (2, since)
+        assert [counts.rows for _, counts in feedback.windows] == [2, 2]
+
+
 def test_outcomes_leave_the_windows_and_stay_in_the_totals() -> None:
     clock = Clock()
     store = judging(clock)

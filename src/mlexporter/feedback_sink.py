@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from mlexporter.feedback import encoded
+from mlexporter.feedback import encoded, fingerprint_of
 from mlexporter.pending.records import Direct, Joined, Lost, Totals, VersionKey, Waiting
 from mlexporter.registry import Registry, Version, key_of
 from mlexporter.samples import Rejection
@@ -71,9 +71,9 @@ class FeedbackSink:
                 if version is None:
                     continue
                 feedback, totals = version.feedback, increment.totals
-                if feedback.binner is not increment.binner:
-                    # a baseline was learned in between: outcomes that were counted without one are in no bin of it
-                    begun = feedback.totals
+                begun = feedback.totals
+                if totals.since != begun.since or fingerprint_of(feedback.binner) != fingerprint_of(increment.binner):
+                    # a baseline came in between: outcomes that were counted before it are in no bin of it
                     outcomes = {"outcomes": begun.outcomes, "retracted": begun.retracted, "since": begun.since}
                     feedback.totals, feedback.kept = msgspec.structs.replace(totals, **outcomes), None
                     continue
