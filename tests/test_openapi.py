@@ -227,7 +227,7 @@ def test_the_generators_reach_both_sides(what: str, any_document: st.SearchStrat
     seen: dict[tuple[str, bool], int] = {}
 
     @given(any_document)
-    @settings(max_examples=500, database=None, derandomize=True)
+    @settings(max_examples=1500, database=None, derandomize=True)
     def look(content: Any) -> None:
         if sent(content) is not None and isinstance(content, dict):
             form = next((member for member in (what, "columns") if member in content), "single")

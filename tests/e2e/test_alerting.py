@@ -411,7 +411,8 @@ def test_every_field_of_the_page_is_filled(scenario: Scenario) -> None:
     link = urlsplit(notes["dashboard_url"])
     assert f"{link.scheme}://{link.netloc}{link.path}" == f"{GRAFANA}/d/mlexporter-column"
     assert parse_qs(link.query, strict_parsing=True) == {
-        "var-model": ["churn"], "var-version": ["7"], "var-role": ["feature"], "var-column": ["income"]
+        "var-model": ["churn"], "var-version": ["7"], "var-role": ["feature"], "var-column": ["income"],
+        "viewPanel": ["20"],
     }  # fmt: skip
     assert scenario.drift_began <= datetime.fromisoformat(alert["startsAt"]).timestamp() <= page["at"]
     assert alert["generatorURL"].startswith(f"{scenario.prometheus_url}/graph?g0.expr=")
