@@ -231,7 +231,8 @@ def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
             joiner.offer("m", "1", batch(names[begin : begin + 10]), 5.0)
         joiner.submit(told(*names), [Prediction("m", "1", name, 5.0, b"1") for name in names[1000:]], timeout=ENOUGH)
     assert sink.sum == Sum(tracked=1050, matched=1050)
-    assert max(len(predictions) for predictions, _ in store.applied) <= 130
+    # the last run goes whole, and a request with labels brings its predictions beside those of the queue
+    assert 100 <= max(len(predictions) for predictions, _ in store.applied) < 100 + 20 + 30
     assert max(len(labels) for _, labels in store.applied) == 30
 
 
