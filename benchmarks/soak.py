@@ -225,7 +225,9 @@ def soak(minutes: float, rate: float, seed: int = 1) -> list[Verdict]:
             totals(account, page),
             _kept(folder, account),
         ]
-    print(f"{account.counts['slow clients']} slow clients; {took[0]:.0%} of a core here, {took[1]:.0%} the exporter")
+    dawdled, again = account.counts["slow clients"], account.counts["labels sent again"]
+    print(f"{dawdled} slow clients, {again} requests with labels that had to be sent again")
+    print(f"{took[0]:.0%} of a core here, {took[1]:.0%} the exporter")
     return verdicts
 
 

@@ -18,6 +18,8 @@ UNKNOWN_IDS = 500
 """Labels whose prediction never comes have one of so many ids: each waits for an hour."""
 LABEL_SECONDS = (2.0, 30.0)
 """How long a label stays away; below the shortest horizon there is."""
+TRIES = 5
+"""For labels, as their clients are told: a second apart."""
 _JSON = {"Content-Type": "application/json"}
 _LINES = {"Content-Type": "application/x-ndjson"}
 _GZIP = {**_JSON, "Content-Encoding": "gzip"}
@@ -55,24 +57,46 @@ class Client:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, code: int = 200
     ) -> bytes:
         """The body of the answer; empty after an error, which is counted."""
-        try:
-            self._connection.request(method, path, body, headers or {})
-            answer = self._connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            self._account.error(f"{method} {path}: {type(error).__name__}")
-            return b""
-        self._account.add(f"{method} {path} {answer.status}")
-        if answer.status != code:
-            self._account.error(f"{method} {path}: {answer.status} instead of {code}: {content[:80]!r}")
+        status, content = self._exchange(method, path, body, headers or {})
+        if status not in (None, code):
+            self._account.error(f"{method} {path}: {status} instead of {code}: {content[:80]!r}")
         return content
 
     def send(self, path: str, body: bytes, headers: dict[str, str], accepted: int) -> None:
         """Send samples or labels, so many of which have to be accepted."""
         content = self.ask("POST", path, body, headers)
+        self._compare(path, content, accepted)
+
+    def send_labels(self, body: bytes, accepted: int) -> None:
+        """Send labels, again if the store is busy: those that were kept meanwhile are not counted twice."""
+        for _ in range(TRIES):
+            status, content = self._exchange("POST", "/v1/labels", body, _JSON)
+            if status != 503:
+                break
+            self._account.add("labels sent again")
+            time.sleep(1)
+        if status not in (None, 200):
+            self._account.error(f"POST /v1/labels: {status}: {content[:80]!r}")
+        self._compare("/v1/labels", content, accepted)
+
+    def _compare(self, path: str, content: bytes, accepted: int) -> None:
         if content and (found := json.loads(content).get("accepted")) != accepted:
             self._account.error(f"POST {path}: {found} accepted instead of {accepted}")
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int | None, bytes]:
+        """Status and body; neither after an error, which is counted."""
+        try:
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            self._account.error(f"{method} {path}: {type(error).__name__}")
+            return None, b""
+        self._account.add(f"{method} {path} {answer.status}")
+        return answer.status, content
 
 
 class Traffic:
@@ -91,7 +115,6 @@ class Traffic:
         self._source = random.Random(seed)
         self._number = 0
         self._due: deque[tuple[float, str, int]] = deque()
-        self._labelled: deque[str] = deque(maxlen=200)
         self._bomb = gzip.compress(bytes(17 << 20))
         self._values = [round(self._source.gauss(0, 1), 4) for _ in range(5000)]
         self._kinds: list[tuple[Callable[[], None], int]] = [
@@ -205,6 +228,7 @@ class Traffic:
     def _labels(self, *, all_of_them: bool = False) -> None:
         """Labels that are due, in one request; corrections, repetitions, and some of which nobody knows the id."""
         labels: list[dict[str, Any]] = []
+        corrections: list[dict[str, Any]] = []  # on their own: both once more would be two corrections more
         now = time.monotonic()
         for _ in range(min(len(self._due), 2000)):
             due, name, label = self._due.popleft()
@@ -212,16 +236,15 @@ class Traffic:
                 self._due.append((due, name, label))
                 continue
             labels.append({"id": name, "label": label})
-            self.account.add("labels")
             if self._source.random() < 0.05:
-                self._labelled.append(name)
-                labels.append({"id": name, "label": 1 - label})
-                self.account.add("corrections")
+                corrections.append({"id": name, "label": 1 - label})
+        self.account.add("labels", len(labels))
+        self.account.add("corrections", len(corrections))
         if self._source.random() < 0.2:
             labels.append({"id": f"unknown-{self._source.randrange(UNKNOWN_IDS)}", "label": 1})
-        if labels:
-            body = json.dumps({"model": "bench", "labels": labels}).encode()
-            self._client.send("/v1/labels", body, _JSON, len(labels))
+        for each in (labels, corrections):
+            if each:
+                self._client.send_labels(json.dumps({"model": "bench", "labels": each}).encode(), len(each))
 
     def _label_columns(self) -> None:
         rows = 20
@@ -230,7 +253,7 @@ class Traffic:
             "prediction": [self._source.random() for _ in range(rows)],
         }
         body = json.dumps({"model": "bench", "version": "1", "columns": columns}).encode()
-        self._client.send("/v1/labels", body, _JSON, rows)
+        self._client.send_labels(body, rows)
         self.account.add("labels", rows)
 
     # -- the rest -----------------------------------------------------------------------------------------------------

@@ -128,7 +128,8 @@ ALLOWED = {
         "samples slow_clients snapshot status store telemetry"
     ),
     "http_worker": "connections tls",
-    "serving": "authentication crew guard http_worker logs server slow_clients store tls web_access",
+    "memory": "",
+    "serving": "authentication crew guard http_worker logs memory server slow_clients store tls web_access",
     "addresses": "",
     "logs": "",
     # the receiver of alerts: a program of its own, which knows nothing of samples and drift
@@ -136,8 +137,8 @@ ALLOWED = {
     # the command line wires it all; the demo knows the exporter as a stranger does
     "commands": (
         "addresses backlog backtest baseline builder columns config connections crew dataset expectation loading logs "
-        "outcome_profile pending persistence profiling reloader scalars server serving show show_alarm slow_clients "
-        "store telemetry terminal timezones trigger web_access web_files"
+        "memory outcome_profile pending persistence profiling reloader scalars server serving show show_alarm "
+        "slow_clients store telemetry terminal timezones trigger web_access web_files"
     ),
     "cli": "commands demo",
     "__main__": "cli",

@@ -1,6 +1,6 @@
 """Nothing that happens often leaves objects that only the garbage collector can free.
 
-It comes by seldom, so that it costs little (see `serving.tune_memory`), and what a ring of objects holds stays until
+It comes by seldom, so that it costs little (see `memory.tune`), and what a ring of objects holds stays until
 then: that of a request holds its body and all that was made of it.
 """
 

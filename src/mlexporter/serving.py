@@ -1,9 +1,6 @@
 """Runs the application under a server, in this one process, until a signal ends it."""
 
-import contextlib
-import ctypes
 import functools
-import gc
 import logging
 import os
 import signal
@@ -15,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from mlexporter import memory
 from mlexporter.authentication import FOLLOWERS, PLACES
 from mlexporter.crew import Crew
 from mlexporter.guard import Guard, Wsgi
@@ -34,9 +32,6 @@ THREADS: Final = 10
 BODIES_AT_ONCE: Final = 7
 # A server that another one has taken over from: by then its connections are closed, after their next answer or as idle.
 _RETIRED_SECONDS: Final = HEADER_TIMEOUT_MS / 1000 + 15.0
-_M_ARENA_MAX: Final = -8
-_M_MMAP_THRESHOLD: Final = -3
-_LARGE_BYTES: Final = 1 << 20
 _SIGNAL_SECONDS: Final = 0.1
 _DRAIN_SECONDS: Final = 1.0
 _GIVE_UP_SECONDS: Final = 4.5
@@ -241,24 +236,8 @@ def serve_waitress(
         server.close()
 
 
-def tune_memory() -> None:
-    """Fit the garbage collector and the allocator to a process that decodes JSON in many threads.
-
-    A request makes thousands of containers that die with it: with the default threshold they set off a collection
-    every few hundred, which costs a quarter of the decoding. And glibc gives each thread an arena of its own, which
-    keeps what it once needed: two arenas serve as well, for Python's lock lets one thread allocate at a time. What is
-    large is given back at once; left alone glibc learns from the first large body to keep the room of the next ones.
-    """
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_ARENA_MAX, 2)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-
-
 class Ticker:
-    """Calls `store.tick()` every 15 seconds, never on a scrape."""
+    """Calls `store.tick()` every 15 seconds, never on a scrape, and gives back memory that requests left."""
 
     def __init__(self, store: Store, seconds: float = TICK_SECONDS) -> None:
         self._store = store
@@ -276,6 +255,7 @@ class Ticker:
                 self._store.tick()
             except Exception as error:  # noqa: BLE001 - a bug in one tick must not end the next ones
                 logger.error("tick failed", extra={"error": where(error)})
+            memory.give_back()
 
     def stop(self) -> None:
         """End `run`."""

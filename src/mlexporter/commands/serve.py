@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mlexporter import __version__, addresses, config, logs
+from mlexporter import __version__, addresses, config, logs, memory
 from mlexporter.baseline import Baseline, BaselineError
 from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import Config, ConfigError
@@ -170,7 +170,7 @@ def serve(
     serving.start_thread("connections", keeper.watch)
     telemetry.loaded()
     serving.start_thread("reloader", reloader.run)
-    serving.tune_memory()
+    memory.tune()
     application.ready.set()
     for note in shifted_seasons(settings, baselines):
         logger.warning(note)
