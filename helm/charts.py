@@ -1,6 +1,7 @@
 """What is made in the charts: copies of rules and dashboards, routing for the operator, a README from the values.
 
-`make charts` writes it; `tests/test_helm.py` finds what was left undone. Copies, since a packaged chart has real files only.
+`make charts` writes it; `tests/test_helm.py` finds what was left undone. Copies, since a packaged chart has
+real files only.
 """
 
 import re
@@ -27,9 +28,9 @@ ENTRY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?: |$)")
 
 
 def comments(text: str) -> dict[str, str]:
-    """The comment above each key of a values file, by the key's dotted path; "" where there is none.
+    r"""The comment above each key of a values file, by the key's dotted path; "" where there is none.
 
-    >>> comments("# A.\\na:\\n  # B,\\n  # in two lines.\\n  b: 1\\n  c: 2\\n")
+    >>> comments("# A.\na:\n  # B,\n  # in two lines.\n  b: 1\n  c: 2\n")
     {'a': 'A.', 'a.b': 'B, in two lines.', 'a.c': ''}
     """
     found: dict[str, str] = {}

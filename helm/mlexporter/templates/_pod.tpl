@@ -4,7 +4,11 @@
 {{- $v := .Values -}}
 metadata:
   labels:
-    {{- include "mlexporter.labels" . | nindent 4 }}
+    {{- /* Without the chart's version: a new chart alone is no reason for new pods. */}}
+    {{- include "mlexporter.selector" . | nindent 4 }}
+    {{- with $v.additionalLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- with $v.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -79,7 +83,7 @@ spec:
       ports:
         - name: http
           containerPort: 9877
-      {{- include "mlexporter.probes" . | nindent 6 }}
+      {{- include "mlexporter.probes" . | trim | nindent 6 }}
       {{- if $v.preStopSeconds }}
       lifecycle:
         preStop:
@@ -126,7 +130,7 @@ spec:
   topologySpreadConstraints:
     {{- range . }}
     {{- $selector := dict "labelSelector" (dict "matchLabels" (include "mlexporter.selector" $ | fromYaml)) }}
-    - {{- merge (deepCopy .) $selector | toYaml | nindent 6 }}
+    - {{ merge (deepCopy .) $selector | toYaml | indent 6 | trim }}
     {{- end }}
   {{- end }}
   {{- with $v.priorityClassName }}
@@ -136,7 +140,8 @@ spec:
 
 {{/* Both are open to everybody, but for a client certificate: then TCP has to do. */}}
 {{- define "mlexporter.probes" -}}
-{{- range $probe, $path := dict "startupProbe" "/-/ready" "readinessProbe" "/-/ready" "livenessProbe" "/-/healthy" }}
+{{- $paths := dict "startupProbe" "/-/ready" "readinessProbe" "/-/ready" "livenessProbe" "/-/healthy" -}}
+{{- range $probe, $path := $paths }}
 {{ $probe }}:
   {{- if $.Values.webConfig.clientCertificates }}
   tcpSocket:
@@ -174,7 +179,7 @@ spec:
 {{- end }}
 {{- if include "mlexporter.hasConfig" . }}
 - name: config
-  {{- include "mlexporter.source" (dict "inline" (printf "%s-config" $name) "values" $v.config) | nindent 2 }}
+  {{- include "mlexporter.source" (dict "inline" (printf "%s-config" $name) "values" $v.config) | trim | nindent 2 }}
 {{- end }}
 {{- if include "mlexporter.hasBaselines" . }}
 - name: baselines
@@ -186,7 +191,7 @@ spec:
     claimName: {{ $v.baselines.existingClaim }}
     readOnly: true
   {{- else }}
-  {{- include "mlexporter.source" (dict "inline" (printf "%s-baselines" $name) "values" $v.baselines) | nindent 2 }}
+  {{- include "mlexporter.source" (dict "inline" (printf "%s-baselines" $name) "values" $v.baselines) | trim | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- if include "mlexporter.hasWebConfig" . }}
