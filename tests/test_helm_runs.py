@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import signal
 import socket
 import ssl
@@ -73,9 +74,9 @@ class Pod:
         volumes = {volume["name"]: volume for volume in self.spec["volumes"]}
         volumes |= {claim["metadata"]["name"]: {} for claim in claims}
         self.user = self.spec["securityContext"]["runAsUser"] if os.geteuid() == 0 else os.geteuid()
-        self.places: dict[str, Path] = {}
+        self.places = {mount["mountPath"]: root / mount["mountPath"][1:] for mount in self.container["volumeMounts"]}
         for mount in self.container["volumeMounts"]:
-            place = self.places[mount["mountPath"]] = root / mount["mountPath"].strip("/")
+            place = self.places[mount["mountPath"]]
             place.mkdir(parents=True)
             for name in sources(volumes[mount["name"]]):
                 for file, content in {**files, **secrets}[name].items():
@@ -90,15 +91,15 @@ class Pod:
 
     def moved(self, text: str) -> str:
         """A text in which the paths of mounts are those here."""
-        for path in sorted(self.places, key=len, reverse=True):
-            text = text.replace(f"{path}/", f"{self.places[path]}/")
-        return text
+        # in one go, for what is put in place has such paths in it, too
+        paths = re.compile(rf"(?<![\w/])(?:{'|'.join(self.places)})(?=/|\s|$)")
+        return paths.sub(lambda path: str(self.places[path[0]]), text)
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of the container, on a port of this machine."""
         (port,) = self.container["ports"]
-        moved = [self.moved(f"{argument}/").removesuffix("/") for argument in self.container["args"]]
+        moved = [self.moved(argument) for argument in self.container["args"]]
         listen = f"--web.listen-address=:{port['containerPort']}"
         assert listen in moved
         return [f"--web.listen-address=127.0.0.1:{self.port}" if one == listen else one for one in moved]
@@ -204,7 +205,7 @@ def test_the_rendered_container_runs_and_its_probes_answer(case: str, folder: Pa
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 0, said
-    assert (pod.places["/var/lib/mlexporter"] / "state.lock").exists(), said
+    assert (pod.places["/var/lib/mlexporter"] / "state.bin").exists(), said
     assert list(pod.places["/tmp"].iterdir()) == []
     assert {path: pod.places[path].stat().st_mtime_ns for path in mounted} == {
         p: s.st_mtime_ns for p, s in mounted.items()
