@@ -22,7 +22,20 @@ The exporter as a service that model servers send their samples to. It needs Kub
 $ helm install mlexporter helm/mlexporter --set persistence.enabled=true
 ```
 
-`ci/` has values for the usual ways of use. All values; a key that is not here is an error:
+Without `persistence.enabled` it is a Deployment, whose state is gone with the pod. With it a StatefulSet: a folder of the
+state belongs to one process, so each pod has a volume of its own, and none begins before the one in its place has ended.
+Whatever needs custom resources of the Prometheus Operator is off, and refused where the cluster does not have them.
+
+With kube-prometheus-stack, whose release is `stack` here:
+
+```console
+$ helm install mlexporter helm/mlexporter --set persistence.enabled=true \\
+    --set podMonitor.enabled=true --set podMonitor.additionalLabels.release=stack \\
+    --set prometheusRule.enabled=true --set prometheusRule.additionalLabels.release=stack \\
+    --set dashboards.enabled=true
+```
+
+`ci/` has values for further ways of use. All values; a key that is not here is an error:
 """
 ENTRY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?: |$)")
 

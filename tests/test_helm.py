@@ -87,6 +87,17 @@ def test_kubernetes_takes_it(path: Path, version: str) -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize(
+    ("use", "kind"), [("monitored", "PodMonitor"), ("monitored", "PrometheusRule"), ("secured", "Service")]
+)
+def test_a_key_that_nobody_knows_is_found(use: str, kind: str) -> None:
+    one = kinds(render("--values", CHART / "ci" / f"{use}-values.yaml"))[kind][0]
+    check(one, NEWEST)
+    one["spec"]["selektor"] = {}
+    with pytest.raises(Exception, match="selektor"):
+        check(one, NEWEST)
+
+
 def test_the_uses_together_make_everything() -> None:
     made = {kind for path in CI for kind in kinds(render("--values", path))}
     assert made == {
