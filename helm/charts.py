@@ -22,9 +22,9 @@ The exporter as a service that model servers send their samples to. It needs Kub
 $ helm install mlexporter helm/mlexporter --set persistence.enabled=true
 ```
 
-Without `persistence.enabled` it is a Deployment, whose state is gone with the pod. With it a StatefulSet: a folder of the
-state belongs to one process, so each pod has a volume of its own, and none begins before the one in its place has ended.
-Whatever needs custom resources of the Prometheus Operator is off, and refused where the cluster does not have them.
+Without `persistence.enabled` it is a Deployment, whose state is gone with the pod. With it a StatefulSet: a folder of
+the state belongs to one process, so each pod has a volume of its own, and none begins before the one in its place has
+ended. Whatever needs custom resources of the Prometheus Operator is off, and refused where the cluster has none.
 
 With kube-prometheus-stack, whose release is `stack` here:
 
