@@ -12,7 +12,7 @@ metadata:
     {{- include "mlexporter-sidecar.labels" $ | nindent 4 }}
 data:
   mlexporter.yml: |
-    {{- .config | nindent 4 }}
+    {{- .config | trimSuffix "\n" | nindent 4 }}
 {{- end }}
 {{- if eq .scrape "podMonitor" }}
 ---
