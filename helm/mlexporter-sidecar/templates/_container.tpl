@@ -36,11 +36,11 @@
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: 6
-  {{- if and (not .native) (gt (int .stopDelaySeconds) 0) }}
+  {{- if and (not .native) (gt (int .preStopSeconds) 0) }}
   lifecycle:
     preStop:
       exec:
-        command: [python, -c, "import time; time.sleep({{ .stopDelaySeconds }})"]
+        command: [python, -c, "import time; time.sleep({{ .preStopSeconds }})"]
   {{- end }}
   {{- with .resources }}
   resources:

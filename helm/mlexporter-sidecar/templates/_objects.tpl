@@ -23,7 +23,7 @@ metadata:
   namespace: {{ $.Release.Namespace }}
   labels:
     {{- include "mlexporter-sidecar.labels" $ | nindent 4 }}
-    {{- with .podMonitor.labels }}
+    {{- with .podMonitor.additionalLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
