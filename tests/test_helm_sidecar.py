@@ -23,6 +23,7 @@ from mlexporter import __version__
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "helm" / "mlexporter-sidecar"
 CONSUMER = ROOT / "examples" / "kubernetes" / "model-server"
+KSERVE = ROOT / "examples" / "kubernetes" / "kserve"
 KUSTOMIZE = ROOT / "examples" / "kubernetes" / "kustomize"
 BUILT = ROOT / "tools" / "helm" / "bin" / "helm"
 HELM = str(BUILT) if BUILT.exists() else shutil.which("helm")
@@ -288,9 +289,9 @@ def test_what_is_rendered_runs(origin: str, consumer: Path, tmp_path: Path) -> N
     assert (tmp_path / "var/lib/mlexporter/state.clean").exists()
 
 
-def kustomized() -> str:
+def kustomized(folder: Path = KUSTOMIZE) -> str:
     return subprocess.run(
-        ["kubectl", "kustomize", str(KUSTOMIZE)], check=True, capture_output=True, text=True, timeout=60
+        ["kubectl", "kustomize", str(folder)], check=True, capture_output=True, text=True, timeout=60
     ).stdout
 
 
@@ -310,11 +311,43 @@ def test_kustomize_gives_the_name_of_its_config_map_to_the_pod() -> None:
     assert volume["configMap"]["name"] == documents(text)["ConfigMap"]["metadata"]["name"] != "mlexporter"
 
 
+@needs("kubectl")
+@pytest.mark.parametrize("folder", [KUSTOMIZE, KSERVE], ids=["kustomize", "kserve"])
+def test_kustomizations_are_valid_and_restricted(folder: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    text = kustomized(folder)
+    for document in documents(text).values():
+        validate(document, "1.29", strict=True)
+    assert list(restricted(pod_of(text))) == []
+
+
+@needs("kubectl")
+def test_logger_is_pointed_at_the_translator() -> None:
+    """Name, namespace and port of the Service are those of the logger's URL; its target is where the translator listens."""
+    service = documents(kustomized(KSERVE))["Service"]
+    inference = yaml.safe_load((KSERVE / "inference-service.yaml").read_text(encoding="utf-8"))
+    where = "{name}.{namespace}".format(**service["metadata"])
+    assert inference["spec"]["predictor"]["logger"] == {"mode": "all", "url": f"http://{where}/"}
+    (port,) = service["spec"]["ports"]
+    assert port["port"] == 80
+    (container,) = pod_of(kustomized(KSERVE))["spec"]["containers"]
+    (listening,) = container["ports"]
+    assert (listening["name"], listening["containerPort"]) == (port["targetPort"], 8080)
+    assert "8080" in (KSERVE / "translate.py").read_text(encoding="utf-8")
+
+
 def test_versions_are_those_of_the_package() -> None:
     chart = yaml.safe_load((LIBRARY / "Chart.yaml").read_text(encoding="utf-8"))
     (dependency,) = yaml.safe_load((CONSUMER / "Chart.yaml").read_text(encoding="utf-8"))["dependencies"]
     images = yaml.safe_load((KUSTOMIZE / "kustomization.yaml").read_text(encoding="utf-8"))["images"]
-    found = {chart["version"], chart["appVersion"], VALUES["image"]["tag"], dependency["version"], images[0]["newTag"]}
+    images += yaml.safe_load((KSERVE / "kustomization.yaml").read_text(encoding="utf-8"))["images"]
+    found = {
+        chart["version"],
+        chart["appVersion"],
+        VALUES["image"]["tag"],
+        dependency["version"],
+        *(one["newTag"] for one in images),
+    }
     assert found == {__version__}
 
 
