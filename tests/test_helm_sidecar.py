@@ -323,7 +323,7 @@ def test_kustomizations_are_valid_and_restricted(folder: Path) -> None:
 
 @needs("kubectl")
 def test_logger_is_pointed_at_the_translator() -> None:
-    """Name, namespace and port of the Service are those of the logger's URL; its target is where the translator listens."""
+    """The logger's URL is the Service's name, namespace and port; its target is where the translator listens."""
     service = documents(kustomized(KSERVE))["Service"]
     inference = yaml.safe_load((KSERVE / "inference-service.yaml").read_text(encoding="utf-8"))
     where = "{name}.{namespace}".format(**service["metadata"])

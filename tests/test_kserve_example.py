@@ -138,5 +138,5 @@ def test_exporter_itself_refuses_the_events_as_the_documentation_says() -> None:
     with running(port, "-m", "mlexporter", "serve", f"--web.listen-address=127.0.0.1:{port}"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(port, "request", "e-1", b'{"instances": [[1, 2]]}')
-        assert refused.value.code in {400, 404, 405}
+        assert refused.value.code == 405
         refused.value.close()
