@@ -207,6 +207,19 @@ def test_every_mount_has_its_volume(consumer: Path) -> None:
 
 
 @needs_helm
+def test_claim_of_a_stateful_set_stands_in_for_the_volume(consumer: Path, tmp_path: Path) -> None:
+    chart = shutil.copytree(consumer, tmp_path / "chart")
+    claims = 'kind: Claims\nitems:\n{{ include "mlexporter-sidecar.volumeClaimTemplates" . }}\n'
+    (chart / "templates" / "claims.yaml").write_text(claims, encoding="utf-8")
+    text = rendered(chart, "--set=mlexporter-sidecar.state.kind=volumeClaim,mlexporter-sidecar.state.storageClass=fast")
+    (claim,) = documents(text)["Claims"]["items"]
+    pod = pod_of(text)
+    assert (claim["metadata"]["name"], claim["spec"]["storageClassName"]) == ("mlexporter-state", "fast")
+    assert "mlexporter-state" in {mount["name"] for mount in sidecar_of(pod)["volumeMounts"]}
+    assert "mlexporter-state" not in {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+@needs_helm
 def test_change_of_the_configuration_is_a_rollout(consumer: Path) -> None:
     sums = {
         pod_of(rendered(consumer, f"--set-string=mlexporter-sidecar.config={config}"))["metadata"]["annotations"][
