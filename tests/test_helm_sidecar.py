@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import needs
 from mlexporter import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +31,11 @@ CI = sorted(path.name.removesuffix("-values.yaml") for path in CONSUMER.glob("ci
 HEADING = "| key | default | meaning |"
 VALUES: Mapping[str, Any] = yaml.safe_load((LIBRARY / "values.yaml").read_text(encoding="utf-8"))
 
+KUSTOMIZE_BUILT = ROOT / "tools" / "kustomize" / "bin" / "kustomize"
+KUSTOMIZE_COMMAND = [str(KUSTOMIZE_BUILT), "build"] if KUSTOMIZE_BUILT.exists() else ["kubectl", "kustomize"]
+needs_kustomize = pytest.mark.skipif(
+    shutil.which(KUSTOMIZE_COMMAND[0]) is None, reason="kustomize is not installed: make tools/kustomize/bin/kustomize"
+)
 needs_helm = pytest.mark.skipif(HELM is None, reason="helm is not installed: make tools/helm/bin/helm")
 
 
@@ -274,7 +278,7 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-@needs("kubectl")
+@needs_kustomize
 @needs_helm
 @pytest.mark.parametrize("origin", ["helm", "kustomize"])
 def test_what_is_rendered_runs(origin: str, consumer: Path, tmp_path: Path) -> None:
@@ -304,11 +308,11 @@ def test_what_is_rendered_runs(origin: str, consumer: Path, tmp_path: Path) -> N
 
 def kustomized(folder: Path = KUSTOMIZE) -> str:
     return subprocess.run(
-        ["kubectl", "kustomize", str(folder)], check=True, capture_output=True, text=True, timeout=60
+        [*KUSTOMIZE_COMMAND, str(folder)], check=True, capture_output=True, text=True, timeout=60
     ).stdout
 
 
-@needs("kubectl")
+@needs_kustomize
 @needs_helm
 def test_kustomize_makes_what_the_library_makes(consumer: Path) -> None:
     mine, theirs = pod_of(kustomized()), pod_of(rendered(consumer, "--set=mlexporter-sidecar.baselines=null"))
@@ -317,14 +321,14 @@ def test_kustomize_makes_what_the_library_makes(consumer: Path) -> None:
     assert mine["metadata"]["annotations"].items() <= theirs["metadata"]["annotations"].items()
 
 
-@needs("kubectl")
+@needs_kustomize
 def test_kustomize_gives_the_name_of_its_config_map_to_the_pod() -> None:
     text = kustomized()
     (volume,) = [one for one in pod_of(text)["spec"]["volumes"] if one["name"] == "mlexporter-config"]
     assert volume["configMap"]["name"] == documents(text)["ConfigMap"]["metadata"]["name"] != "mlexporter"
 
 
-@needs("kubectl")
+@needs_kustomize
 @pytest.mark.parametrize("folder", [KUSTOMIZE, KSERVE], ids=["kustomize", "kserve"])
 def test_kustomizations_are_valid_and_restricted(folder: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
@@ -334,7 +338,7 @@ def test_kustomizations_are_valid_and_restricted(folder: Path) -> None:
     assert list(restricted(pod_of(text))) == []
 
 
-@needs("kubectl")
+@needs_kustomize
 def test_logger_is_pointed_at_the_translator() -> None:
     """The logger's URL is the Service's name, namespace and port; its target is where the translator listens."""
     service = documents(kustomized(KSERVE))["Service"]
