@@ -9,7 +9,7 @@ metadata:
   name: {{ include "mlexporter-sidecar.name" $ }}
   namespace: {{ $.Release.Namespace }}
   labels:
-    {{- include "mlexporter-sidecar.labels" $ | nindent 4 }}
+    {{- include "mlexporter-sidecar.labels" (dict "root" $) | nindent 4 }}
 data:
   mlexporter.yml: |
     {{- .config | trimSuffix "\n" | nindent 4 }}
@@ -22,10 +22,7 @@ metadata:
   name: {{ include "mlexporter-sidecar.name" $ }}
   namespace: {{ $.Release.Namespace }}
   labels:
-    {{- include "mlexporter-sidecar.labels" $ | nindent 4 }}
-    {{- with .podMonitor.additionalLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "mlexporter-sidecar.labels" (dict "root" $ "more" .podMonitor.additionalLabels) | nindent 4 }}
 spec:
   selector:
     matchLabels:
@@ -36,14 +33,8 @@ spec:
   {{- end }}
   sampleLimit: 60000
   podMetricsEndpoints:
-    - port: mlexporter
-      interval: {{ .podMonitor.interval }}
-      {{- if .tls }}
-      scheme: https
-      {{- end }}
-      {{- with .podMonitor.endpoint }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+    {{- $endpoint := dict "port" "mlexporter" "interval" .podMonitor.interval "scheme" (ternary "https" "http" .tls) }}
+    - {{ merge $endpoint .podMonitor.endpoint | toYaml | indent 6 | trim }}
 {{- end }}
 {{- end -}}
 {{- end }}

@@ -5,16 +5,16 @@
 {{- $values := index .Values "mlexporter-sidecar" -}}
 {{- if $values.enabled -}}
 {{- if and $values.native (semverCompare "<1.29.0-0" .Capabilities.KubeVersion.Version) -}}
-{{- fail (printf "mlexporter-sidecar: native sidecars need Kubernetes 1.29, and this is %s: set mlexporter-sidecar.native=false" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "mlexporter-sidecar.native: native sidecars need Kubernetes 1.29, and this is %s: say native=false" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- if and $values.config $values.existingConfigMap -}}
 {{- fail "mlexporter-sidecar: config and existingConfigMap are two configurations: give one of them" -}}
 {{- end -}}
 {{- if and $values.tls (not $values.webConfigSecret) -}}
-{{- fail "mlexporter-sidecar: tls needs webConfigSecret, with the web.yml that has the certificate" -}}
+{{- fail "mlexporter-sidecar.tls: it needs webConfigSecret, whose web.yml has the certificate" -}}
 {{- end -}}
 {{- if and (eq $values.scrape "podMonitor") (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor")) -}}
-{{- fail "mlexporter-sidecar: scrape=podMonitor needs the Prometheus Operator, and the cluster does not know monitoring.coreos.com/v1/PodMonitor: install it first, set mlexporter-sidecar.scrape=annotations, or give helm template --api-versions=monitoring.coreos.com/v1/PodMonitor" -}}
+{{- fail "mlexporter-sidecar.scrape: this cluster has no monitoring.coreos.com/v1/PodMonitor. Install the CRDs of the Prometheus Operator first (kube-prometheus-stack has them), or say scrape=annotations; for `helm template`, say --api-versions=monitoring.coreos.com/v1/PodMonitor" -}}
 {{- end -}}
 {{- toYaml $values -}}
 {{- end -}}
@@ -25,10 +25,10 @@
 {{ .Release.Name }}-mlexporter-sidecar
 {{- end }}
 
-{{/* Labels of what is made here. */}}
+{{/* Labels of what is made here. Takes: root, more. */}}
 {{- define "mlexporter-sidecar.labels" -}}
-app.kubernetes.io/name: mlexporter-sidecar
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/part-of: {{ .Chart.Name }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- $labels := dict "app.kubernetes.io/name" "mlexporter-sidecar" "app.kubernetes.io/instance" .root.Release.Name -}}
+{{- $_ := set $labels "app.kubernetes.io/part-of" .root.Chart.Name -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- merge $labels (.more | default dict) | toYaml -}}
 {{- end }}

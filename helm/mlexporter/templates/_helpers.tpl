@@ -18,14 +18,11 @@ app.kubernetes.io/name: {{ printf "%s-test" (default .Chart.Name .Values.nameOve
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Labels of an object, none of them twice: what selects it cannot be changed. Takes: root, more. */}}
 {{- define "mlexporter.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "mlexporter.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.additionalLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := dict "app.kubernetes.io/version" .root.Chart.AppVersion "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- merge $labels (include "mlexporter.selector" .root | fromYaml) (.more | default dict) .root.Values.additionalLabels | toYaml -}}
 {{- end -}}
 
 {{- define "mlexporter.serviceAccountName" -}}
@@ -65,11 +62,10 @@ configMap:
 {{- end }}
 {{- end -}}
 
-{{/* Fails unless the cluster has this kind of the Prometheus Operator. Takes: root, key, api, kind. */}}
+{{/* Fails unless the cluster has this kind of the Prometheus Operator. Takes: root, key, api. */}}
 {{- define "mlexporter.requires" -}}
-{{- $api := .root.Capabilities.APIVersions -}}
-{{- if not (or ($api.Has .api) ($api.Has (printf "%s/%s" .api .kind))) -}}
-{{- fail (printf "%s.enabled: this cluster has no %s of %s. Install the CRDs of the Prometheus Operator first (kube-prometheus-stack has them); for `helm template`, say --api-versions %s" .key .kind .api .api) -}}
+{{- if not (.root.Capabilities.APIVersions.Has .api) -}}
+{{- fail (printf "%s.enabled: this cluster has no %s. Install the CRDs of the Prometheus Operator first (kube-prometheus-stack has them); for `helm template`, say --api-versions=%s" .key .api .api) -}}
 {{- end -}}
 {{- end -}}
 

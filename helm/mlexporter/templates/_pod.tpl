@@ -5,13 +5,7 @@
 metadata:
   labels:
     {{- /* Without the chart's version: a new chart alone is no reason for new pods. */}}
-    {{- include "mlexporter.selector" . | nindent 4 }}
-    {{- with $v.additionalLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with $v.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- merge (include "mlexporter.selector" . | fromYaml) $v.podLabels $v.additionalLabels | toYaml | nindent 4 }}
   {{- $roll := and $v.config.rolloutOnChange (or $v.config.inline $v.baselines.files $v.webConfig.inline) }}
   {{- if or $roll $v.podAnnotations }}
   annotations:
