@@ -63,7 +63,7 @@ charts: $(VENV)/.dev
 	$(BIN)/python -m helm.charts
 
 clean:
-	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin tools/helm/bin tools/kustomize/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin tools/helm/bin tools/helm3/bin tools/kustomize/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples grafana helm -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when what it is made from changes. The package itself is installed in place.
@@ -94,6 +94,10 @@ tools/dashboard-linter/bin/dashboard-linter: tools/dashboard-linter/go.mod tools
 # Helm, of which Debian has no package. Its own go.sum says what it is made of.
 tools/helm/bin/helm:
 	GOBIN=$(CURDIR)/tools/helm/bin go install -trimpath helm.sh/helm/v4/cmd/helm@v4.2.3
+
+# Helm 3, which many still have.
+tools/helm3/bin/helm:
+	GOBIN=$(CURDIR)/tools/helm3/bin go install -trimpath helm.sh/helm/v3/cmd/helm@v3.19.0
 
 # Kustomize: that of Debian's kubectl knows no components.
 tools/kustomize/bin/kustomize:

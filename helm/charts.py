@@ -1,4 +1,4 @@
-"""What is made in the charts: copies of rules and dashboards, routing for the operator, a README from the values.
+"""What is made in the charts: copies of rules and dashboards, routing for the operator, the values in each README.
 
 `make charts` writes it; `tests/test_helm.py` finds what was left undone. Copies, since a packaged chart has
 real files only.
@@ -14,29 +14,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm" / "mlexporter"
-HEAD = """# mlexporter, the application chart
-
-The exporter as a service that model servers send their samples to. It needs Kubernetes 1.29 and Helm 3 or 4.
-
-```console
-$ helm install mlexporter helm/mlexporter --set persistence.enabled=true
-```
-
-Without `persistence.enabled` it is a Deployment, whose state is gone with the pod. With it a StatefulSet: a folder of
-the state belongs to one process, so each pod has a volume of its own, and none begins before the one in its place has
-ended. Whatever needs custom resources of the Prometheus Operator is off, and refused where the cluster has none.
-
-With kube-prometheus-stack, whose release is `stack` here:
-
-```console
-$ helm install mlexporter helm/mlexporter --set persistence.enabled=true \\
-    --set podMonitor.enabled=true --set podMonitor.additionalLabels.release=stack \\
-    --set prometheusRule.enabled=true --set prometheusRule.additionalLabels.release=stack \\
-    --set dashboards.enabled=true
-```
-
-`ci/` has values for further ways of use. All values; a key that is not here is an error:
-"""
+LIBRARY = ROOT / "helm" / "mlexporter-sidecar"
+MARK = "<!-- What follows is made from values.yaml: make charts -->\n"
 ENTRY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?: |$)")
 
 
@@ -81,16 +60,18 @@ def table(rows: Sequence[tuple[str, Any]], said: Mapping[str, str]) -> list[str]
     return ["", "| key | default | meaning |", "|---|---|---|", *lines]
 
 
-def readme(text: str) -> str:
-    """The README of a chart, from the text of its values file.
+def readme(chart: Path) -> str:
+    """The README of a chart: what it says down to the mark, then its values.
 
     Keys at the top come first; then a section for each that has keys below it, with its comment in front.
     """
+    text = (chart / "values.yaml").read_text(encoding="utf-8")
+    prose, mark, _ = (chart / "README.md").read_text(encoding="utf-8").partition(MARK)
     said, values = comments(text), yaml.safe_load(text)
     single = {key: value for key, value in values.items() if not (isinstance(value, dict) and value)}
-    lines = [HEAD.rstrip(), *table(list(leaves(single)), said)]
+    lines = [prose + mark.rstrip(), *table(list(leaves(single)), said)]
     for key in (key for key in values if key not in single):
-        lines += ["", f"## {key}", "", said[key], *table(list(leaves({key: values[key]})), said)]
+        lines += ["", f"### {key}", "", said[key], *table(list(leaves({key: values[key]})), said)]
     return "\n".join(lines) + "\n"
 
 
@@ -123,7 +104,8 @@ def documents() -> dict[Path, bytes]:
     """All files that are made, with their content."""
     example = (ROOT / "prometheus/alertmanager/alertmanager.example.yml").read_text(encoding="utf-8")
     made = {
-        CHART / "README.md": readme((CHART / "values.yaml").read_text(encoding="utf-8")).encode(),
+        CHART / "README.md": readme(CHART).encode(),
+        LIBRARY / "README.md": readme(LIBRARY).encode(),
         CHART / "files/inhibit.yaml": inhibition(example).encode(),
     }
     for source, target in (("prometheus/rules/*.yaml", "rules"), ("grafana/dashboards/*.json", "dashboards")):
@@ -140,7 +122,7 @@ def main() -> None:
     for path, content in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    sys.stdout.write(f"{len(made)} files of {CHART.relative_to(ROOT)} written\n")
+    sys.stdout.write(f"{len(made)} files of {CHART.parent.relative_to(ROOT)} written\n")
 
 
 if __name__ == "__main__":

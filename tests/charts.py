@@ -1,6 +1,7 @@
 """Helm charts as the tests look at them: rendered, and held against the schemas of Kubernetes and of the operator."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,43 +19,68 @@ from helm.charts import CHART, ROOT
 Object = dict[str, Any]
 
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
-APIS = ("monitoring.coreos.com/v1", "monitoring.coreos.com/v1alpha1")
-NEWEST = "1.37"
+NEEDS = {
+    "podMonitor": "v1/PodMonitor",
+    "serviceMonitor": "v1/ServiceMonitor",
+    "prometheusRule": "v1/PrometheusRule",
+    "alertmanagerConfig": "v1alpha1/AlertmanagerConfig",
+}
+"""What each of these values needs of the group monitoring.coreos.com."""
+OPERATOR = tuple(f"--api-versions=monitoring.coreos.com/{api}" for api in NEEDS.values())
+"""What `helm template` is told of a cluster that has the Prometheus Operator."""
+VERSIONS = ("1.29", "1.32", "1.37")
+"""Kubernetes: the oldest that is promised, one between, the newest that has schemas here."""
 CRDS = Path(__file__).with_name("crds")
 
 
-def helm() -> str:
-    """The program; skips without one."""
-    built = ROOT / "tools" / "helm" / "bin" / "helm"
-    found = str(built) if built.exists() else shutil.which("helm")
+each_helm = pytest.mark.parametrize("program", ["helm", "helm3"])
+"""Helm 4, and Helm 3."""
+
+
+def helm(program: str) -> str:
+    """Where this Helm is; skips without it."""
+    built = ROOT / "tools" / program / "bin" / "helm"
+    found = str(built) if built.exists() else shutil.which(program)
     if found is None:
-        pytest.skip("helm is not installed: make tools/helm/bin/helm")
+        pytest.skip(f"{program} is not installed: make tools/{program}/bin/helm")
     return found
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Helm, with these arguments."""
-    return subprocess.run([helm(), *arguments], capture_output=True, text=True, timeout=120)
+def run(*arguments: str | Path, program: str = "helm") -> subprocess.CompletedProcess[str]:
+    """Helm, with these arguments and nothing from the environment."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HELM_")}
+    return subprocess.run([helm(program), *arguments], capture_output=True, text=True, env=environment, timeout=120)
 
 
-def render(*options: str | Path, version: str = "1.32", chart: Path = CHART) -> str:
+def render(*options: str | Path, version: str = "1.32", chart: Path = CHART, program: str = "helm") -> str:
     """What `helm template` writes, for a cluster that has the operator's CRDs."""
-    apis = [f"--api-versions={api}" for api in APIS]
-    done = run("template", "r", chart, "--namespace=ml", f"--kube-version={version}", *apis, *options)
+    done = run(
+        "template", "r", chart, "--namespace=ml", f"--kube-version={version}", *OPERATOR, *options, program=program
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def refused(*options: str | Path) -> str:
+def refused(*options: str | Path, program: str = "helm") -> str:
     """The error of `helm template` for a cluster without any CRDs."""
-    done = run("template", "r", CHART, *options)
+    done = run("template", "r", CHART, "--kube-version=1.32", *options, program=program)
     assert done.returncode != 0, done.stdout
     return done.stderr
 
 
+class Unambiguous(yaml.SafeLoader):
+    """YAML as the API server reads it: a key that is there twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            raise ValueError(f"a key is there twice: {[key.value for key, _ in node.value]}")
+        return made
+
+
 def objects(text: str) -> list[Object]:
     """The objects of a rendering."""
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, Unambiguous) if document]
 
 
 def kinds(text: str) -> dict[str, list[Object]]:
@@ -66,12 +92,12 @@ def kinds(text: str) -> dict[str, list[Object]]:
 
 
 def pods(text: str) -> Iterator[Object]:
-    """The specification of every pod that a rendering makes."""
+    """Metadata and specification of every pod that a rendering makes."""
     for one in objects(text):
         if one["kind"] in ("Deployment", "StatefulSet"):
-            yield one["spec"]["template"]["spec"]
+            yield one["spec"]["template"]
         elif one["kind"] == "Pod":
-            yield one["spec"]
+            yield one
 
 
 def strict(schema: Any) -> Any:
@@ -88,17 +114,22 @@ def strict(schema: Any) -> Any:
     return made
 
 
+def schema_of(kind: str) -> Any:
+    """The strict schema of a kind of the operator's."""
+    schema = strict(json.loads((CRDS / f"{kind.lower()}s.json").read_text(encoding="utf-8")))
+    schema["properties"]["metadata"] = {"type": "object"}
+    if kind == "AlertmanagerConfig":
+        # The API server takes anything for routes below a route, which the operator then reads as routes.
+        schema["$defs"]["Route"]["properties"]["routes"]["items"] = {"$ref": "#/$defs/Route"}
+    return schema
+
+
 def check(one: Mapping[str, Any], version: str) -> None:
     """Fails unless Kubernetes, or the operator, takes this object as it is."""
-    group = one["apiVersion"].partition("/")[0]
-    if group != "monitoring.coreos.com":
+    if one["apiVersion"].partition("/")[0] == "monitoring.coreos.com":
+        jsonschema_rs.validator_for(schema_of(one["kind"])).validate(one)
+    else:
         kubernetes_validate.validate(dict(one), version, strict=True)
-        return
-    if one["kind"] == "AlertmanagerConfig":
-        return
-    schema = strict(json.loads((CRDS / f"{one['kind'].lower()}s.json").read_text(encoding="utf-8")))
-    schema["properties"]["metadata"] = {"type": "object"}
-    jsonschema_rs.validator_for(schema).validate(one)
 
 
 def abridged(text: str) -> str:
@@ -106,3 +137,16 @@ def abridged(text: str) -> str:
     documents = re.split(r"^---\n", text, flags=re.MULTILINE)
     cut = [re.sub(r"(^kind: PrometheusRule$.*?^spec:\n).*", r"\1  (a copy)\n", d, flags=re.M | re.S) for d in documents]
     return "---\n".join(re.sub(r'^(  mlexporter-\w+\.json: )".*"$', r"\1(a copy)", d, flags=re.M) for d in cut)
+
+
+def without_blank_lines(text: str) -> str:
+    """A rendering without its empty lines: Helm 4 has one more than Helm 3 at the end of an object."""
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip())
+
+
+def same_as_golden(text: str, file: Path, request: pytest.FixtureRequest) -> None:
+    """Fails unless the file has this text; with --update-golden the file gets it."""
+    if request.config.getoption("--update-golden"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == text
