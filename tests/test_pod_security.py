@@ -61,7 +61,7 @@ OF_POD = [
     ("HostPath Volumes", "volumes", [{"name": "a", "hostPath": {"path": "/"}}]),
     ("Volume Types", "volumes", [{"name": "a", "hostPath": {"path": "/"}}]),
     ("Volume Types", "volumes", [{"name": "a", "nfs": {"server": "s", "path": "/"}}]),
-    ("Volume Types", "volumes", [{"name": "a", "image": {"reference": "i"}}]),
+    ("Volume Types", "volumes", [{"name": "a", "iscsi": {"lun": 0}}]),
     ("Sysctls", "context.sysctls", [{"name": "kernel.msgmax", "value": "1"}]),
 ]
 # Unsaid for the pod, and not said by its container either.
