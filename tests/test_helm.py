@@ -184,6 +184,7 @@ def test_rules_are_those_of_the_project_byte_for_byte() -> None:
 
 
 def test_promtool_accepts_the_rendered_rules_and_their_tests(promtool: str, tmp_path: Path) -> None:
+    """Two of the tests: all of them run on the same bytes, in tests/test_alert_rules.py."""
     folder = tmp_path / "prometheus" / "rules"
     folder.mkdir(parents=True)
     for one in kinds(render("--values", MONITORED))["PrometheusRule"]:
