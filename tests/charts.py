@@ -28,6 +28,8 @@ NEEDS = {
 """What each of these values needs of the group monitoring.coreos.com."""
 OPERATOR = tuple(f"--api-versions=monitoring.coreos.com/{api}" for api in NEEDS.values())
 """What `helm template` is told of a cluster that has the Prometheus Operator."""
+GROUP = ("--api-versions=monitoring.coreos.com/v1", "--api-versions=monitoring.coreos.com/v1alpha1")
+"""What a cluster has as soon as it has one kind of the operator's."""
 VERSIONS = ("1.29", "1.32", "1.37")
 """Kubernetes: the oldest that is promised, one between, the newest that has schemas here."""
 CRDS = Path(__file__).with_name("crds")

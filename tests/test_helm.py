@@ -106,15 +106,6 @@ def test_a_package_renders_the_same(program: str, tmp_path: Path) -> None:
     assert render("--values", MONITORED, chart=package) == render("--values", MONITORED)
 
 
-def test_an_install_is_rehearsed_and_its_notes_are_loud() -> None:
-    done = run("install", "r", CHART, "--dry-run=client", "--namespace=ml")
-    assert done.returncode == 0, done.stderr
-    notes = done.stdout.partition("NOTES:")[2]
-    assert "http://r-mlexporter.ml.svc:9877/v1/samples" in notes
-    for warning in ("NOBODY SCRAPES IT", "THE STATE IS GONE WITH THE POD", "IT ANSWERS EVERYBODY"):
-        assert f"WARNING: {warning}" in notes
-
-
 # -- security ----------------------------------------------------------------------------------------------------------
 
 

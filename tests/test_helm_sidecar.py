@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from charts import OPERATOR, VERSIONS, check, each_helm, objects, run, same_as_golden, without_blank_lines
+from charts import GROUP, OPERATOR, VERSIONS, check, each_helm, objects, run, same_as_golden, without_blank_lines
 from consumer import (
     CONSUMER,
     KSERVE,
@@ -211,8 +211,9 @@ def test_what_is_wrong_is_refused_with_the_reason(settings: str, program: str, c
     assert BAD[settings] in done.stderr
 
 
-def test_a_cluster_with_another_kind_of_the_operator_is_refused(consumer: Path) -> None:
-    done = template(consumer, f"--set=mlexporter-sidecar.{MONITOR}", *(one for one in OPERATOR if "Pod" not in one))
+def test_a_cluster_with_other_kinds_of_the_operator_is_refused(consumer: Path) -> None:
+    others = [one for one in OPERATOR if not one.endswith("PodMonitor")]
+    done = template(consumer, f"--set=mlexporter-sidecar.{MONITOR}", *GROUP, *others)
     assert BAD[MONITOR] in done.stderr
 
 
