@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock'
 
-.PHONY: help demo stack test lint dashboards-lint check bench fuzz dashboards lock clean
+.PHONY: help demo stack test lint dashboards-lint check bench fuzz dashboards charts lock clean
 
 help:
 	@echo 'make demo    see it work: a real model, real data, live traffic that drifts (ARGS=--once: fast, then ends)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench   measure, side by side with prometheus_client'
 	@echo 'make lock    lock what pyproject.toml asks for (ARGS=--upgrade: the newest of everything)'
 	@echo 'make dashboards   write grafana/dashboards/*.json anew, from grafana/generate/'
+	@echo 'make charts  write what is made in helm/: copies of rules and dashboards, the README'
 	@echo 'make fuzz    look for input that a decoder stumbles over (ARGS="samples --seconds 60": only that one)'
 	@echo 'make clean   remove everything that was made here'
 
@@ -58,9 +59,12 @@ fuzz: $(VENV)/.dev
 dashboards: $(VENV)/.dev
 	$(BIN)/python -m grafana.generate
 
+charts: $(VENV)/.dev
+	$(BIN)/python -m helm.charts
+
 clean:
-	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks examples grafana -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) tools/promtool/bin tools/dashboard-linter/bin tools/helm/bin tools/helm3/bin tools/kustomize/bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples grafana helm -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages, made again when what it is made from changes. The package itself is installed in place.
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
@@ -86,3 +90,15 @@ tools/promtool/bin/promtool: tools/promtool/go.mod tools/promtool/go.sum
 # Grafana's linter of dashboards.
 tools/dashboard-linter/bin/dashboard-linter: tools/dashboard-linter/go.mod tools/dashboard-linter/go.sum
 	cd tools/dashboard-linter && go build -trimpath -o bin/dashboard-linter github.com/grafana/dashboard-linter
+
+# Helm, of which Debian has no package. Its own go.sum says what it is made of.
+tools/helm/bin/helm:
+	GOBIN=$(CURDIR)/tools/helm/bin go install -trimpath helm.sh/helm/v4/cmd/helm@v4.2.3
+
+# Helm 3, which many still have.
+tools/helm3/bin/helm:
+	GOBIN=$(CURDIR)/tools/helm3/bin go install -trimpath helm.sh/helm/v3/cmd/helm@v3.19.0
+
+# Kustomize: that of Debian's kubectl knows no components.
+tools/kustomize/bin/kustomize:
+	GOBIN=$(CURDIR)/tools/kustomize/bin go install -trimpath sigs.k8s.io/kustomize/kustomize/v5@v5.7.1

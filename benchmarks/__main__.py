@@ -8,7 +8,19 @@ import numpy as np
 
 from benchmarks.harness import Report
 
-SUITES = ("compute", "alarm", "serving", "feedback", "rules", "dashboards", "estimation", "state", "tls", "overload")
+SUITES = (
+    "compute",
+    "alarm",
+    "serving",
+    "feedback",
+    "rules",
+    "dashboards",
+    "estimation",
+    "state",
+    "tls",
+    "overload",
+    "sizing",
+)
 
 if __name__ == "__main__":
     print(
