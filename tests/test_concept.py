@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from mlexporter import detector
-from mlexporter.concept import BLOCK_ROWS, LEAST_REFERENCE, ConceptAlarm, ConceptState
+from mlexporter.concept import LEAST_REFERENCE, ConceptAlarm, ConceptState
 from mlexporter.config import DetectionConfig
 from mlexporter.detector import CAP, CLEAR
 from mlexporter.dictionary import Layout, make_bets, smoothed
@@ -264,9 +264,9 @@ def test_stratum_alone_is_a_column_of_the_detector() -> None:
 
 def test_outcomes_wait_for_a_block() -> None:
     drops, whole = (Stream(np.random.default_rng(8)) for _ in range(2))
-    scores, truth = rows_of(np.random.default_rng(9), BLOCK_ROWS)
+    scores, truth = rows_of(np.random.default_rng(9), 100)
     begin = drops.state
-    for i in range(BLOCK_ROWS - 1):
+    for i in range(99):
         drops.seen += drops.binner.count(scores[i : i + 1].tolist(), truth[i : i + 1].tolist())
         assert drops.alarm.advance(begin, drops.seen, 0.0, THRESHOLD) is begin
     drops.seen += drops.binner.count(scores[-1:].tolist(), truth[-1:].tolist())

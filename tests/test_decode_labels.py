@@ -183,26 +183,33 @@ LABEL = '"label" is a number, text or a boolean, not '
 PREDICTION = '"prediction" is a number, text, a boolean or an object of class to probability, not an array'
 CLASSES = '"prediction" has at least one class, and a number for each'
 LONG = '"' + "x" * 257 + '"'
+LENGTH = "has 1 to 256 characters, not "
 BAD_FIELDS: list[tuple[str, Reason, str, str]] = [
     ('"label": null, "id": "a"', Reason.INVALID_LABEL, LABEL + "null", "label"),
     ('"label": [1], "id": "a"', Reason.INVALID_LABEL, LABEL + "an array", "label"),
     ('"label": {"x": 1}, "id": "a"', Reason.INVALID_LABEL, LABEL + "an object", "label"),
-    ('"label": "", "id": "a"', Reason.INVALID_LABEL, '"label" has 1 to 256 characters', "label"),
-    (f'"label": {LONG}, "id": "a"', Reason.INVALID_LABEL, '"label" has 1 to 256 characters', "label"),
+    ('"label": "", "id": "a"', Reason.INVALID_LABEL, f'"label" {LENGTH}0', "label"),
+    (f'"label": {LONG}, "id": "a"', Reason.INVALID_LABEL, f'"label" {LENGTH}257', "label"),
     *(
-        (f'"label": {text}, "id": "a"', Reason.INVALID_LABEL, '"label" is finite', "label")
-        for text in ("NaN", "Infinity", "-Infinity", "1e400", "1" + "0" * 400)
+        (f'"label": {text}, "id": "a"', Reason.INVALID_LABEL, f'"label" is finite, not {what}', "label")
+        for text, what in (
+            ("NaN", "nan"),
+            ("Infinity", "inf"),
+            ("-Infinity", "-inf"),
+            ("1e400", "inf"),
+            ("1" + "0" * 400, "inf"),
+        )
     ),
     ('"label": 1, "id": 7', Reason.INVALID_ID, '"id" is text, not a number', "id"),
     ('"label": 1, "id": true', Reason.INVALID_ID, '"id" is text, not a boolean', "id"),
     ('"label": 1, "id": {}', Reason.INVALID_ID, '"id" is text, not an object', "id"),
-    ('"label": 1, "id": "", "prediction": 1', Reason.INVALID_ID, '"id" has 1 to 256 characters', "id"),
-    (f'"label": 1, "id": {LONG}', Reason.INVALID_ID, '"id" has 1 to 256 characters', "id"),
+    ('"label": 1, "id": "", "prediction": 1', Reason.INVALID_ID, f'"id" {LENGTH}0', "id"),
+    (f'"label": 1, "id": {LONG}', Reason.INVALID_ID, f'"id" {LENGTH}257', "id"),
     ('"label": 1, "id": "a", "prediction": [1]', Reason.INVALID_LABEL, PREDICTION, "prediction"),
-    ('"label": 1, "prediction": NaN', Reason.INVALID_LABEL, '"prediction" is finite', "prediction"),
-    ('"label": 1, "prediction": -1e400', Reason.INVALID_LABEL, '"prediction" is finite', "prediction"),
-    ('"label": 1, "prediction": ""', Reason.INVALID_LABEL, '"prediction" has 1 to 256 characters', "prediction"),
-    (f'"label": 1, "prediction": {LONG}', Reason.INVALID_LABEL, '"prediction" has 1 to 256 characters', "prediction"),
+    ('"label": 1, "prediction": NaN', Reason.INVALID_LABEL, '"prediction" is finite, not nan', "prediction"),
+    ('"label": 1, "prediction": -1e400', Reason.INVALID_LABEL, '"prediction" is finite, not -inf', "prediction"),
+    ('"label": 1, "prediction": ""', Reason.INVALID_LABEL, f'"prediction" {LENGTH}0', "prediction"),
+    (f'"label": 1, "prediction": {LONG}', Reason.INVALID_LABEL, f'"prediction" {LENGTH}257', "prediction"),
     ('"label": 1, "prediction": {}', Reason.INVALID_LABEL, CLASSES, "prediction"),
     ('"label": 1, "prediction": {"a": "x"}', Reason.INVALID_LABEL, CLASSES, "prediction"),
     ('"label": 1, "prediction": {"a": 0.5, "b": true}', Reason.INVALID_LABEL, CLASSES, "prediction"),

@@ -47,6 +47,7 @@ class Sum(msgspec.Struct, frozen=True):
     tracked: int = 0
     matched: int = 0
     repeated: int = 0
+    direct: int = 0
 
     @property
     def totals(self) -> Totals:
@@ -71,6 +72,7 @@ class Sink:
             self.sum.tracked + sum(joined.tracked.values()),
             self.sum.matched + len(joined.matches),
             self.sum.repeated + sum(joined.repeated.values()),
+            self.sum.direct + sum(len(each.labels) for each in direct),
         )
 
     def install(self, tally: Sum) -> None:
@@ -124,6 +126,17 @@ class Store:
 
     def close(self) -> None:
         self.real.close()
+
+
+@contextmanager
+def failing_threads() -> Iterator[list[threading.ExceptHookArgs]]:
+    """What threads raise."""
+    failed: list[threading.ExceptHookArgs] = []
+    before, threading.excepthook = threading.excepthook, failed.append
+    try:
+        yield failed
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager
@@ -344,6 +357,50 @@ def test_labels_that_took_too_long_may_come_again() -> None:
         store.open.set()
         joiner.submit(told("a", "b"))
     assert sink.sum.matched == 2
+
+
+@pytest.mark.parametrize("at_commit", [False, True])
+def test_outcomes_without_an_id_that_took_too_long_may_come_again(at_commit: bool) -> None:
+    store, sink = Store(), Sink()
+    store.open.clear()
+    store.failures, store.at_commit = int(at_commit), at_commit
+    outcomes = [Direct("m", "1", [0.5, 0.25], [1, 0], 5.0)]
+    with running(store, sink) as joiner:
+        for _ in range(3):  # the first one is being written; nobody waits for the others any more
+            with pytest.raises(StoreError, match="within"):
+                joiner.submit((), direct=outcomes, timeout=0.01)
+        store.open.set()
+        joiner.submit((), direct=outcomes, timeout=ENOUGH)
+    assert sink.sum.direct == 2
+
+
+def test_nobody_is_told_to_send_again_what_is_being_counted() -> None:
+    store, sink = Store(), Sink()
+    counting, go_on = threading.Event(), threading.Event()
+    apply = store.real.apply
+
+    def slow(predictions: Arrivals, labels: Sequence[Label], totals: Callable[[Joined], Totals]) -> Joined:
+        def waiting(joined: Joined) -> Totals:
+            counted = totals(joined)
+            counting.set()
+            assert go_on.wait(ENOUGH)
+            return counted
+
+        return apply(predictions, labels, waiting)
+
+    store.real.apply = slow  # type: ignore[method-assign]
+    with running(store, sink) as joiner:
+        outcomes = [Direct("m", "1", [0.5, 0.25], [1, 0], 5.0)]
+        sender = threading.Thread(target=joiner.submit, args=((), (), outcomes, 0.01))
+        with failing_threads() as failed:
+            sender.start()
+            assert counting.wait(ENOUGH)
+            sender.join(0.1)  # many times its timeout
+            assert sender.is_alive()
+            go_on.set()
+            sender.join(ENOUGH)
+        assert failed == []
+    assert sink.sum.direct == 2
 
 
 def test_a_store_that_is_down_is_told_at_once() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mlexporter.pending import waiting
 from mlexporter.pending.records import Joined, Label, Lost, Match, Pair, Prediction, StoreError, Totals, Waiting
-from mlexporter.pending.sqlite import EARLY_LABEL_SECONDS, SqliteStore
+from mlexporter.pending.sqlite import SqliteStore
 
 DAY = 86400.0
 HORIZONS = {"short": 100.0, "long": 10_000.0}
@@ -126,8 +126,8 @@ def test_a_label_waits_for_an_hour_and_never_beyond_the_horizon() -> None:
     store.apply([], [told("a", model="short", time=0), told("a", model="long", time=0)], nothing)
     assert store.forget(100) == Lost()
     assert store.forget(100.001) == Lost({}, {("short", "horizon"): 1})
-    assert store.forget(EARLY_LABEL_SECONDS) == Lost()
-    assert store.forget(EARLY_LABEL_SECONDS + 0.001) == Lost({}, {("long", "horizon"): 1})
+    assert store.forget(3600) == Lost()
+    assert store.forget(3600.001) == Lost({}, {("long", "horizon"): 1})
     assert not store.apply([predicted("a", model="long")], [], nothing).matches
 
 

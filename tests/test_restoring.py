@@ -25,7 +25,7 @@ from mlexporter.config import (
 )
 from mlexporter.explanation import drift_of
 from mlexporter.exposition import Exposition
-from mlexporter.pending.records import Direct, Joined
+from mlexporter.pending.records import Direct, Joined, Match
 from mlexporter.persistence import decode, encode
 from mlexporter.restoring import Afresh, alike, kept_totals, plus
 from mlexporter.samples import Batch, Role
@@ -283,6 +283,40 @@ def test_totals_that_were_kept_with_the_labels_go_on_after_a_crash() -> None:
         if key[0].startswith(tuple(f"mlexporter_{name}" for name in kept_names)):
             assert growing[key] == value, key
     assert gauges == expected
+
+
+def test_labels_after_the_last_state_are_in_the_windows_after_a_crash_and_can_be_corrected() -> None:
+    clock = Clock()
+    store = labelled_store(clock)
+    state = kept(store)
+
+    def tell(into: Store, prediction: bytes, label: bytes, replaced: tuple[bytes, float] | None = None) -> None:
+        match = Match("binary", "1", prediction, label, 1.0, clock.now, replaced)
+        into.feedback.install(into.feedback.tally(Joined(matches=[match]), ()))
+
+    def windows(of: Store) -> dict[str, tuple[list[int], list[float]]]:
+        feedback = next(
+            each for each in of.snapshot().versions if (each.model, each.version) == ("binary", "1")
+        ).feedback
+        return {label: (counts.bins.tolist(), counts.sums.tolist()) for label, counts in feedback.windows}
+
+    clock.now += 10
+    first = clock.now
+    for score in (b"0.25", b"0.75"):
+        tell(store, score, b"1")
+    tell(store, b"0.75", b"0", (b"1", first))  # one is corrected before the crash
+    totals = dict(kept_totals(store.state()).items())
+    clock.now += 10
+    again = Store(*labelled_parts(), clock, totals)
+    assert again.restore(state, clean=False) == []
+    assert windows(again) == windows(store)
+    for each in (store, again):  # and one after it
+        tell(each, b"0.25", b"0", (b"1", first))
+    assert windows(again) == windows(store)
+    before = {label: sum(bins[:4]) for label, (bins, _) in windows(labelled_store(Clock())).items()}
+    assert {label: sum(bins[:4]) for label, (bins, _) in windows(again).items()} == {
+        label: rows + 2 for label, rows in before.items()
+    }
 
 
 def test_outcomes_that_nobody_kept_begin_at_0_after_a_crash_and_their_evidence_goes_on() -> None:

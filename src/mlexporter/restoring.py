@@ -15,7 +15,7 @@ from mlexporter.baseline import CategoricalColumn, Column, NumericColumn
 from mlexporter.config import ColumnConfig, DetectionConfig
 from mlexporter.derived_profile import counted_profile
 from mlexporter.diary import Diary
-from mlexporter.feedback import fingerprint_of
+from mlexporter.feedback import Feedback, decoded, fingerprint_of
 from mlexporter.feedback_sink import FeedbackSink
 from mlexporter.learning import absorbed
 from mlexporter.outcomes import OutcomeCounts
@@ -219,9 +219,24 @@ class _Restorer:
             return
         self._windows(feedback.windows, state.windows, saved)
         self._windows(feedback.score_windows, state.scores, saved)
+        self._later_outcomes(feedback, state)
         if all(label in state.windows for label, _ in feedback.windows):
             feedback.since = state.since  # a window that is new holds nothing that a correction could take back
         self._concept(found, saved, state)
+
+    def _later_outcomes(self, feedback: Feedback, state: FeedbackState) -> None:
+        """Into the windows, what was kept with the labels after the state was copied: a correction may take it back."""
+        totals, copied = feedback.totals, decoded(state.totals, feedback.binner)
+        if totals.since != copied.since or (totals.outcomes.bins < copied.outcomes.bins).any():
+            return  # they have begun elsewhere
+        for counts, before, sign in (
+            (totals.outcomes, copied.outcomes, 1),
+            (totals.retracted, copied.retracted, -1),
+        ):
+            later = plus(counts, before, -1)
+            for label, window in feedback.windows:
+                if label in state.windows:
+                    window.add_at(later, self._state.time, sign=sign)
 
     def _concept(self, found: Version, saved: VersionState, state: FeedbackState) -> None:
         alarm = found.monitor.concept if found.monitor is not None else None

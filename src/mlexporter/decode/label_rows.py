@@ -134,9 +134,9 @@ def _problem(row: Row) -> tuple[Reason, str, str] | None:
 def _wrong_value(value: object) -> str | None:
     """What is wrong with a value of a good type."""
     if isinstance(value, float) and not math.isfinite(value):
-        return "is finite"
+        return f"is finite, not {value}"
     if isinstance(value, str) and not 0 < len(value) <= TEXT_LENGTH:
-        return f"has 1 to {TEXT_LENGTH} characters"
+        return f"has 1 to {TEXT_LENGTH} characters, not {len(value)}"
     if isinstance(value, dict) and not is_probabilities(value):
         return "has at least one class, and a number for each"
     return None

@@ -246,7 +246,7 @@ PERFORMANCE_GAP: Final = {
     figure.name: Metric(
         f"mlexporter_performance_gap_{figure.name}",
         "gauge",
-        f"{figure.help}: as labels show less as estimated, for the same predictions; far from 0 is concept drift.",
+        f"{figure.help}: as labels show it, less as estimated, for the same predictions; far from 0 is concept drift.",
         _figure_labels(figure, "window"),
     )
     for figure in FIGURES

@@ -6,7 +6,7 @@ what a prediction means is for whoever counts the matches.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -14,6 +14,9 @@ import orjson
 from numpy.typing import NDArray
 
 from mlexporter.pending.hashing import Ids
+
+EARLY_LABEL_SECONDS: Final = 3600
+"""A label waits for its prediction for at most this long, or for the horizon where that is shorter."""
 
 VersionKey = tuple[str, str]
 """Names of a model and a version of it."""

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from mlexporter.pending.records import (
+    EARLY_LABEL_SECONDS,
     Arrivals,
     Joined,
     Label,
@@ -31,9 +32,6 @@ from mlexporter.pending.records import (
     Waiting,
     single,
 )
-
-EARLY_LABEL_SECONDS = 3600.0
-"""How long a label waits for its prediction, unless the horizon is shorter."""
 
 _TIMEOUT_SECONDS = 1.0
 _CHUNK_ROWS = 500  # rows of one script: Redis serves nobody else until it is through, which takes some 10 ms

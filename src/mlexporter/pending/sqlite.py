@@ -14,13 +14,10 @@ import numpy as np
 
 from mlexporter.pending.family import MICROSECONDS, Family, Outcome
 from mlexporter.pending.hashing import Hashes, Ids, hashes_of
-from mlexporter.pending.records import Arrivals, Joined, Label, Lost, StoreError, Totals, Waiting
+from mlexporter.pending.records import EARLY_LABEL_SECONDS, Arrivals, Joined, Label, Lost, StoreError, Totals, Waiting
 from mlexporter.pending.state import State
 from mlexporter.pending.tables import OLDEST_LABELS, PAST_LABELS, SCHEMA, SCHEMA_VERSION, Tables
 from mlexporter.pending.waiting import Rows
-
-EARLY_LABEL_SECONDS: Final = 3600
-"""A label waits for its prediction for at most this long."""
 
 _CACHE_KIB: Final = 4096
 _BUSY_SECONDS: Final = 1.0
