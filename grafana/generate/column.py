@@ -11,6 +11,7 @@ from grafana.generate.queries import (
     ONE_COLUMN,
     ONE_COLUMN_REPLICAS,
     WINDOW,
+    bin_shares,
     recent,
 )
 
@@ -198,11 +199,9 @@ def _quantiles() -> Panel:
         f'or label_replace(max({edges}) ^ 0, "le", "+Inf", "", "")'
     )
     buckets = f"sum_over_time(fleet:mlexporter_column_value_bucket:increase5m{{{ONE_COLUMN}}}[$__interval])"
-    counts = f"sum_over_time(fleet:mlexporter_column_bin:increase5m{{{ONE_COLUMN}}}[$__interval])"
-    shares = f"sum by (bin) ({counts}) / on () group_left () (sum({counts}) > 0)"
     baseline_shares = f"max by (bin) (mlexporter_column_baseline_ratio{{{ONE_COLUMN_REPLICAS}}} @ end())"
     top = f"topk(5, {baseline_shares})"
-    live = Query(_lines(buckets, f"{shares}\nand on (bin) {top}", edges), "{{bin}}", step=POOLED)
+    live = Query(_lines(buckets, f"{bin_shares(ONE_COLUMN)}\nand on (bin) {top}", edges), "{{bin}}", step=POOLED)
     baseline = Query(_lines(baseline_buckets, top, edges), "baseline {{bin}}", style.GREY, dashed=True)
     return panels.lines(12, (12, 9), about, [live, baseline], unit="short", minimum=None)
 

@@ -32,12 +32,7 @@ def _evidence() -> Panel:
     for tier, (color, limit) in colors.items():
         queries += [
             Query(f'max(mlexporter_column_drift_log_evidence{{tier="{tier}", {ONE_COLUMN_REPLICAS}}})', tier, color),
-            Query(
-                f'max(mlexporter_drift_log_threshold{{tier="{tier}", {REPLICAS}}}) + {MARGIN}',
-                f"{tier} threshold",
-                limit,
-                dashed=True,
-            ),
+            _threshold(tier, f"{tier} threshold", limit),
         ]
     return panels.lines(20, (12, 9), about, queries, unit="none", minimum=None)
 
@@ -54,13 +49,13 @@ def _replicas() -> Panel:
         f'max by (instance) (mlexporter_column_drift_log_evidence{{tier="page", {ONE_COLUMN_REPLICAS}}})',
         "{{instance}}",
     )
-    limit = Query(
-        f'max(mlexporter_drift_log_threshold{{tier="page", {REPLICAS}}}) + {MARGIN}',
-        "threshold",
-        style.VERMILION,
-        dashed=True,
-    )
-    return panels.lines(21, (12, 9), about, [query, limit], unit="none", minimum=None)
+    queries = [query, _threshold("page", "threshold", style.VERMILION)]
+    return panels.lines(21, (12, 9), about, queries, unit="none", minimum=None)
+
+
+def _threshold(tier: str, legend: str, color: str) -> Query:
+    expr = f'max(mlexporter_drift_log_threshold{{tier="{tier}", {REPLICAS}}}) + {MARGIN}'
+    return Query(expr, legend, color, dashed=True)
 
 
 def _psi() -> Panel:

@@ -13,6 +13,8 @@ from grafana.generate.queries import (
     ONE_MODEL,
     ONE_MODEL_REPLICAS,
     WINDOW,
+    error_ratio,
+    latency,
     loss_of_limit,
     previous_psi,
     recent,
@@ -280,7 +282,6 @@ def _of_versions() -> list[Query]:
     """What versions are compared by."""
     by = "version"
     seen = recent("fleet:mlexporter_version_first_seen:timestamp", ONE_MODEL)
-    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{ONE_MODEL}}})"
     accuracy = recent(
         "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, ONE_MODEL
     )
@@ -288,12 +289,8 @@ def _of_versions() -> list[Query]:
     return [
         Query(f"1000 * max by ({by}) ({seen})", "First seen"),
         Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
-        Query(
-            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}})\n"
-            f"/ (sum by ({by}) ({SAMPLES}) > 0)",
-            "Failed",
-        ),
-        Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
+        Query(error_ratio(ONE_MODEL, by), "Failed"),
+        Query(latency(0.95, ONE_MODEL, by), "p95"),
         Query(f'sum by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}})', "Drifted columns"),
         Query(f"max by ({by}) ({accuracy})", "Accuracy or error"),
         Query(loss_of_limit(ONE_MODEL, by), "Performance lost"),
