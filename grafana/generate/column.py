@@ -93,7 +93,7 @@ def _margin() -> Panel:
         ),
         Query(f"{margin} - {MARGIN}"),
         unit="none",
-        thresholds=style.steps([(None, style.GOOD), (0, style.BAD)]),
+        thresholds=style.bad_from(0),
         decimals=1,
     )
 

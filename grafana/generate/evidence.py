@@ -128,7 +128,7 @@ def _statistic() -> Panel:
     )
     statistic = recent("fleet:mlexporter_column_drift_statistic:pooled", ONE_COLUMN)
     query = Query(f"max by (window) ({statistic})", "{{window}}", step=POOLED)
-    limit = style.thresholds(bad=alerts.FLEET_DRIFT)
+    limit = style.bad_from(alerts.FLEET_DRIFT)
     return panels.lines(32, (8, 9), about, [query], unit="none", thresholds=limit, maximum=1.1)
 
 

@@ -98,7 +98,7 @@ def _down() -> Panel:
             )
         ),
         unit="none",
-        thresholds=style.thresholds(bad=1.0),
+        thresholds=style.bad_from(1.0),
         decimals=0,
     )
 
@@ -148,7 +148,7 @@ def _series_taken() -> Panel:
         ),
         Query(f"max(mlexporter_series{{{REPLICAS}}} / mlexporter_series_limit{{{REPLICAS}}})"),
         unit="percentunit",
-        thresholds=style.thresholds(warn=alerts.SERIES),
+        thresholds=style.warn_from(alerts.SERIES),
         decimals=0,
     )
 
@@ -164,7 +164,7 @@ def _releases() -> Panel:
         ),
         Query(f"count(count by (version) ({BUILD}))"),
         unit="none",
-        thresholds=style.thresholds(warn=2.0),
+        thresholds=style.warn_from(2.0),
         decimals=0,
     )
 
@@ -227,7 +227,7 @@ def _scrape_time() -> Panel:
     )
     buckets = _rate("mlexporter_scrape_duration_seconds_bucket", by="instance, le")
     expr = f"histogram_quantile(0.95, {buckets})"
-    return _each(20, (8, 8), about, expr, unit="s", thresholds=style.thresholds(warn=alerts.SCRAPE_SECONDS))
+    return _each(20, (8, 8), about, expr, unit="s", thresholds=style.warn_from(alerts.SCRAPE_SECONDS))
 
 
 def _prometheus_time() -> Panel:
@@ -238,7 +238,7 @@ def _prometheus_time() -> Panel:
         "much more than the time to write the page: the network, or an exporter without CPU.",
     )
     expr = f"scrape_duration_seconds{{{REPLICAS}}} {OF_EXPORTERS}"
-    return _each(21, (8, 8), about, expr, unit="s", thresholds=style.thresholds(warn=alerts.SCRAPE_SECONDS_OUTSIDE))
+    return _each(21, (8, 8), about, expr, unit="s", thresholds=style.warn_from(alerts.SCRAPE_SECONDS_OUTSIDE))
 
 
 def _series() -> Panel:

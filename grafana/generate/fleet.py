@@ -81,7 +81,7 @@ def _drifting() -> Panel:
         ),
         Query(f"sum(max by ({BY}) ({DRIFTED}) > bool 0)"),
         unit="none",
-        thresholds=style.thresholds(warn=1.0),
+        thresholds=style.warn_from(1.0),
         decimals=0,
     )
 
@@ -98,7 +98,7 @@ def _silent() -> Panel:
         ),
         Query(f"sum(max by ({BY}) (max_over_time({SAMPLES}[30m])) == bool 0)"),
         unit="none",
-        thresholds=style.thresholds(warn=1.0),
+        thresholds=style.warn_from(1.0),
         decimals=0,
     )
 
@@ -156,11 +156,11 @@ def _models() -> Panel:
             "Model": Cell(links=[to_model], width=180),
             "Alarm": Cell(states=style.ALARM, width=110),
             "Versions": Cell(unit="none", decimals=0, width=90),
-            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.thresholds(warn=1.0), width=140),
-            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.thresholds(bad=1.0), width=150),
+            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.warn_from(1.0), width=140),
+            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.bad_from(1.0), width=150),
             "Samples": Cell(unit="cps"),
             "Failed": Cell(
-                unit="percentunit", decimals=1, thresholds=style.thresholds(bad=alerts.INFERENCE_ERRORS), width=100
+                unit="percentunit", decimals=1, thresholds=style.bad_from(alerts.INFERENCE_ERRORS), width=100
             ),
             "p95": Cell(unit="s"),
             "Labels a day": Cell(unit="short", decimals=0),
@@ -213,7 +213,7 @@ def _drifted() -> Panel:
         "world, but something that broke before the model (MLExporterManyColumnsDrift).",
     )
     query = Query(f"max by ({BY}) ({DRIFTED})", LEGEND)
-    limit = style.thresholds(bad=alerts.DRIFTED_COLUMNS)
+    limit = style.bad_from(alerts.DRIFTED_COLUMNS)
     return panels.lines(
         30,
         (12, 8),

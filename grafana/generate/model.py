@@ -95,7 +95,7 @@ def _drifted() -> Panel:
         ),
         Query(f'max(sum by (version) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}}))'),
         unit="none",
-        thresholds=style.thresholds(warn=1.0),
+        thresholds=style.warn_from(1.0),
         decimals=0,
     )
 
@@ -141,7 +141,7 @@ def _baselines() -> Panel:
         ),
         Query(f"max({recent('fleet:mlexporter_baselines:count', ONE_MODEL)})"),
         unit="none",
-        thresholds=style.thresholds(warn=2.0),
+        thresholds=style.warn_from(2.0),
         decimals=0,
     )
 
@@ -259,12 +259,12 @@ def _versions() -> Panel:
         cells={
             "First seen": Cell(unit="dateTimeAsIso", width=170),
             "Samples": Cell(unit="cps"),
-            "Failed": Cell(unit="percentunit", decimals=1, thresholds=style.thresholds(bad=alerts.INFERENCE_ERRORS)),
+            "Failed": Cell(unit="percentunit", decimals=1, thresholds=style.bad_from(alerts.INFERENCE_ERRORS)),
             "p95": Cell(unit="s"),
-            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.thresholds(warn=1.0)),
+            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.warn_from(1.0)),
             "Accuracy or error": Cell(unit="none", decimals=3),
-            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.thresholds(bad=1.0)),
-            "PSI of predictions": Cell(unit="none", decimals=3, thresholds=style.thresholds(warn=alerts.VERSION_PSI)),
+            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.bad_from(1.0)),
+            "PSI of predictions": Cell(unit="none", decimals=3, thresholds=style.warn_from(alerts.VERSION_PSI)),
             "Agrees": Cell(unit="percentunit", decimals=1),
             "Advantage": Cell(
                 unit="percentunit",

@@ -24,7 +24,7 @@ def rules_evaluated(id_: int) -> Panel:
 
 def firing(id_: int, severity: str, selector: str, witness: str, otherwise: str) -> Panel:
     """How many alerts of a severity fire."""
-    color = {"critical": style.BAD, "warning": style.WARN}[severity]
+    limit = {"critical": style.bad_from, "warning": style.warn_from}[severity](1)
     about = About(
         f"{severity.capitalize()} alerts",
         f"How many alerts of severity {severity} fire now.",
@@ -33,9 +33,7 @@ def firing(id_: int, severity: str, selector: str, witness: str, otherwise: str)
     )
     alerts_firing = queries.firing(f'severity="{severity}"', selector)
     query = Query(or_zero(f"count({alerts_firing})", witness))
-    return panels.number(
-        id_, about, query, unit="none", thresholds=style.steps([(None, style.GOOD), (1, color)]), decimals=0
-    )
+    return panels.number(id_, about, query, unit="none", thresholds=limit, decimals=0)
 
 
 def distribution(id_: int, size: tuple[int, int], about: About, selector: str) -> Panel:
@@ -71,7 +69,7 @@ def performance_loss(id_: int, size: tuple[int, int], selector: str, by: str, le
     )
     query = Query(loss_of_limit(selector, by), legend, step=POOLED)
     return panels.lines(
-        id_, size, about, [query], unit="percentunit", thresholds=style.thresholds(bad=1.0), minimum=None, maximum=1.1
+        id_, size, about, [query], unit="percentunit", thresholds=style.bad_from(1.0), minimum=None, maximum=1.1
     )
 
 
@@ -85,7 +83,7 @@ def error_ratio(id_: int, size: tuple[int, int], selector: str, by: str, legend:
         "at the log of the model server, and at what was released.",
     )
     query = Query(queries.error_ratio(selector, by), legend)
-    limit = style.thresholds(bad=alerts.INFERENCE_ERRORS)
+    limit = style.bad_from(alerts.INFERENCE_ERRORS)
     return panels.lines(
         id_, size, about, [query], unit="percentunit", thresholds=limit, maximum=alerts.INFERENCE_ERRORS
     )
