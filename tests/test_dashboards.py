@@ -79,6 +79,7 @@ def test_series_have_no_palette_of_grafana(name: str) -> None:
         ("LABELS_UNMATCHED", 0.2),
         ("SCRAPE_SECONDS", 2),
         ("SCRAPE_SECONDS_OUTSIDE", 5),
+        ("STATE_SECONDS", 300),
         ("SERIES", 0.9),
     ],
 )

@@ -89,7 +89,7 @@ def _margin() -> Panel:
             "Evidence over threshold",
             "Of the page tier, in nats, of the replica that sees most of it; less ln R for R exporters.",
             "below 0.",
-            "from 0 on the column has drifted.",
+            "from 0 on the column has drifted: the bars below show what moved, the evidence since when.",
         ),
         Query(f"{margin} - {MARGIN}"),
         unit="none",
@@ -105,7 +105,8 @@ def _psi_now() -> Panel:
             "PSI beyond chance, 1h",
             "Population stability index of all replicas together over an hour, less what chance gives on average.",
             "near 0.",
-            "it says how large the difference is, not how sure: see the evidence for that.",
+            "it says how large the difference is, not how sure. With a state that is quiet there is nothing to do; "
+            "otherwise the bars below show what moved.",
         ),
         Query(f"max({recent('fleet:mlexporter_column_psi_excess:pooled', HOUR, ONE_COLUMN)})"),
         unit="none",
@@ -177,7 +178,8 @@ def _over_time() -> Panel:
         "Values over time",
         "Share of each bin over time, all replicas together: darker is more.",
         "even stripes from left to right; hours of the day may show.",
-        "a step has a cause at that minute; a slope is drift of the world.",
+        "a step has a cause at that minute: see what was released then, marked above. A slope is drift of the world: "
+        "retrain when it hurts.",
     )
     return shared.shares(11, (12, 10), about, ONE_COLUMN)
 

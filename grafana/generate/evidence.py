@@ -124,7 +124,7 @@ def _statistic() -> Panel:
         "The test statistic of the pooled counts, divided by its critical value: what no replica can see alone.",
         f"under {alerts.FLEET_DRIFT:g}.",
         f"over {alerts.FLEET_DRIFT:g} with 24 hours MLExporterFleetDrift fires, once a whole day is there: a small or "
-        "slow drift.",
+        "slow drift, which the bars above show over some days.",
     )
     statistic = recent("fleet:mlexporter_column_drift_statistic:pooled", ONE_COLUMN)
     query = Query(f"max by (window) ({statistic})", "{{window}}", step=POOLED)
@@ -139,8 +139,9 @@ def tolerance() -> Panel:
         "Drift that is accepted at this hour, in nats, for both tiers; and how many times more the counts vary than "
         "independent samples would, on the right.",
         "the configured tolerance; a dispersion of 1.",
-        "a large tolerance hides drift: the baseline is small, or its history varied much. A large dispersion: traffic "
-        "comes in clumps, and the alarm takes longer.",
+        "a large tolerance hides drift: the baseline is small, so build it from more rows, or its history varied much. "
+        "A large dispersion: traffic comes in clumps, and the alarm takes longer. Does a client send the same samples "
+        "again?",
     )
     tolerance = f"max by (tier) (mlexporter_column_tolerance{{{ONE_COLUMN_REPLICAS}}} < Inf)"
     dispersion = f"max(mlexporter_column_dispersion{{{ONE_COLUMN_REPLICAS}}})"

@@ -352,10 +352,12 @@ def _state_age() -> Panel:
         "Age of the state",
         "Time since the state was last written: what a crash would lose. Empty without `--storage.path`.",
         "up to 30 seconds.",
-        "rising: the disk is full or cannot be written to; the log has the error (MLExporterStateNotWritten).",
+        f"rising: the disk is full or cannot be written to; the log has the error. Over {alerts.STATE_SECONDS:g} s "
+        "MLExporterStateNotWritten fires.",
     )
     expr = f"time() - max by (instance) (mlexporter_state_last_write_timestamp_seconds{{{REPLICAS}}})"
-    return _each(50, (8, 8), about, expr, unit="s", maximum=60)
+    limit = style.warn_from(alerts.STATE_SECONDS)
+    return _each(50, (8, 8), about, expr, unit="s", thresholds=limit, maximum=60)
 
 
 def _state_time() -> Panel:
@@ -363,7 +365,7 @@ def _state_time() -> Panel:
         "Time and failures of writes",
         "Time that the last write of the state took, and writes that failed per second.",
         "under a second, no failure.",
-        "see the disk.",
+        "the disk is slow, full or cannot be written to: the log has the error (MLExporterStateNotWritten).",
     )
     queries = [
         Query(f"max by (instance) (mlexporter_state_last_write_duration_seconds{{{REPLICAS}}})", LEGEND),

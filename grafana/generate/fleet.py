@@ -94,7 +94,7 @@ def _silent() -> Panel:
             "Models of which no version had a sample for 30 minutes.",
             "0, or those that are known to be at rest.",
             "see whether they serve, and whether their clients reach the exporter. MLExporterNoSamples fires only "
-            "where samples came at the same time of the week before.",
+            "where samples came at the same time of the week before, or, of a young model, of the day before.",
         ),
         Query(f"sum(max by ({BY}) (max_over_time({SAMPLES}[30m])) == bool 0)"),
         unit="none",
