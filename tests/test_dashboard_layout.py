@@ -111,6 +111,29 @@ def units(panel: Json) -> set[str]:
 
 
 @each
+def test_what_gets_a_look_is_there(name: str) -> None:
+    """Grafana says nothing of an override, an order or an axis that is of no query or column of the panel."""
+    for panel in panels(load(name)):
+        transformations = {part["id"]: part["options"] for part in panel.get("transformations", ())}
+        letters = {target["refId"] for target in panel["targets"]}
+        renamed = transformations.get("organize", {}).get("renameByName", {})
+        known = {"byFrameRefID": letters, "byName": set(renamed.values())}
+        for override in panel["fieldConfig"].get("overrides", ()):
+            kind, wanted = override["matcher"]["id"], override["matcher"]["options"]
+            if kind == "byRegexp":
+                start = wanted.strip("/^")
+                assert wanted == "/.*/" or f'"{start} $1"' in panel["targets"][0]["expr"], f"{panel['title']}: {wanted}"
+            else:
+                assert wanted in known[kind], f"{panel['title']}: {wanted}"
+        if panel["type"] == "table":
+            assert {f"Value #{letter}" for letter in letters} <= renamed.keys(), panel["title"]
+            assert {by["displayName"] for by in panel["options"]["sortBy"]} <= set(renamed.values()), panel["title"]
+        if panel["type"] == "barchart":
+            matrix = transformations["groupingToMatrix"]
+            assert panel["options"]["xField"] == f"{matrix['rowField']}\\{matrix['columnField']}", panel["title"]
+
+
+@each
 def test_every_query_asks_the_data_source_that_is_chosen(name: str) -> None:
     dashboard = load(name)
     for panel in panels(dashboard):
