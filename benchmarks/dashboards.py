@@ -7,20 +7,17 @@ for every half hour: blocks take long to write.
 
 import json
 import re
-import shutil
-import socket
 import statistics
-import subprocess
 import tempfile
 import time
 import urllib.parse
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import prometheus
 from benchmarks.harness import Report
 from benchmarks.rules import BINS, EDGES
 
@@ -107,36 +104,6 @@ def history(begin: float) -> Iterator[str]:
     yield "# EOF\n"
 
 
-@contextmanager
-def _prometheus(folder: Path) -> Iterator[str]:
-    """A Prometheus that has the blocks in `folder` and scrapes nothing; gives its address."""
-    (folder / "prometheus.yml").write_text("")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    options = {
-        "config.file": folder / "prometheus.yml", "storage.tsdb.path": folder / "data",
-        "storage.tsdb.retention.time": "30d", "web.listen-address": address, "log.level": "error",
-    }  # fmt: skip
-    process = subprocess.Popen(["prometheus", *(f"--{name}={value}" for name, value in options.items())])
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{address}/-/ready", timeout=5).close()
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise
-                time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _queries() -> Iterator[tuple[str, str, bool, int]]:
     """Panel, PromQL, whether it is asked at one time, and the seconds between values."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
@@ -162,23 +129,17 @@ def _ask(url: str, expr: str, instant: bool, step: int, end: float) -> tuple[flo
 def run(report: Report) -> None:
     """Write a day of blocks, then ask each query of the dashboard some times."""
     report.heading(f"Column dashboard, {REPLICAS} replicas of {COLUMNS} columns over 24 hours")
-    for program in ("prometheus", "promtool"):
-        if shutil.which(program) is None:
-            report.add(f"{program} is not installed", "-")
-            return
+    if not prometheus.is_installed(report):
+        return
     end = time.time() // POOLED_SECONDS * POOLED_SECONDS - 3600
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with (folder / "history.txt").open("w") as file:
-            file.writelines(history(end - DAY_SECONDS))
-        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", "history.txt", "data"]
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        (folder / "history.txt").unlink()
+        prometheus.write_blocks(folder, history(end - DAY_SECONDS))
         blocks = [json.loads(path.read_text())["stats"] for path in folder.glob("data/*/meta.json")]
         size = sum(path.stat().st_size for path in folder.rglob("data/**/*") if path.is_file())
         series, samples = sum(1 for _ in _every()), sum(block["numSamples"] for block in blocks)
         report.add("series; values; on disk", f"{series}; {samples}; {size / 2**20:.0f} MiB")
-        with _prometheus(folder) as url:
+        with prometheus.running(folder, {}) as url:
             _report(report, url, end)
 
 

@@ -4,11 +4,7 @@ The model has ten classes with scores, and labels.
 """
 
 import json
-import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -22,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks import prometheus
 from benchmarks.harness import Report
 
 RULES = Path(__file__).parents[1] / "prometheus" / "rules" / "mlexporter.rules.yaml"
@@ -103,24 +100,24 @@ def history(end: float) -> Iterator[str]:
     times = [end - 300 * i for i in range(288, 0, -1)]
     for name, label, values in (("column_bin", "bin", BINS), ("column_value_bucket", "le", [*EDGES, "+Inf"])):
         record = f"fleet:mlexporter_{name}:increase5m"
-        yield f"# TYPE {record} gauge"
+        yield f"# TYPE {record} gauge\n"
         for number in range(COLUMNS):
             for value in values:
                 full = series(record, column=f"feature_{number:03d}", **own, **{label: value})
                 for at in times:
-                    yield f"{full} 180000 {at:.0f}"
+                    yield f"{full} 180000 {at:.0f}\n"
     names = {name for name, _ in outcomes()}
     for name in sorted(names):
         for step, count in (("5m", 288), ("1h", 168)):
             record = f"fleet:mlexporter_{name}:increase{step}"
-            yield f"# TYPE {record} gauge"
+            yield f"# TYPE {record} gauge\n"
             guard = {} if name == "outcomes" else {"baseline_hash": HASH}
             of_name = [labels for other, labels in outcomes() if other == name]
             for labels in of_name:
                 full = series(record, job="mlexporter", namespace="ml", **guard, **labels)
                 for i in range(count, 0, -1):
-                    yield f"{full} 10000 {end - i * (300 if step == '5m' else 3600):.0f}"
-    yield "# EOF"
+                    yield f"{full} 10000 {end - i * (300 if step == '5m' else 3600):.0f}\n"
+    yield "# EOF\n"
 
 
 @contextmanager
@@ -145,7 +142,8 @@ def _serving(page: Page) -> Iterator[int]:
             server.shutdown()
 
 
-def _configuration(folder: Path, target: int) -> Path:
+def _configuration(folder: Path, target: int) -> dict[str, Any]:
+    """Scrapes of all replicas, and the rules, which are written to `folder`."""
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
         group["interval"] = f"{INTERVAL_SECONDS}s"
@@ -161,47 +159,12 @@ def _configuration(folder: Path, target: int) -> Path:
     # The addresses are the same: a parameter of each makes them different targets.
     for i, each in enumerate(targets):
         each["labels"]["__param_replica"] = str(i)  # type: ignore[index]
-    path = folder / "prometheus.json"
-    path.write_text(json.dumps({"scrape_configs": [scrape], "rule_files": ["rules.json"]}))
-    return path
-
-
-@contextmanager
-def _prometheus(folder: Path, target: int) -> Iterator[str]:
-    """A running Prometheus with the history in it; gives its address."""
-    text = folder / "history.txt"
-    with text.open("w") as file:
-        file.writelines(f"{line}\n" for line in history(time.time() - 600))
-    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(text), str(folder / "data")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    text.unlink()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    command = [
-        "prometheus",
-        f"--config.file={_configuration(folder, target)}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={address}",
-        "--log.level=error",
-    ]
-    process = subprocess.Popen(command)
-    try:
-        yield f"http://{address}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return {"scrape_configs": [scrape], "rule_files": ["rules.json"]}
 
 
 def _groups(url: str) -> list[dict[str, Any]]:
-    try:
-        with urllib.request.urlopen(f"{url}/api/v1/rules", timeout=10) as response:
-            groups: list[dict[str, Any]] = json.load(response)["data"]["groups"]
-    except OSError:  # it starts
-        return []
+    with urllib.request.urlopen(f"{url}/api/v1/rules", timeout=10) as response:
+        groups: list[dict[str, Any]] = json.load(response)["data"]["groups"]
     return groups
 
 
@@ -239,15 +202,16 @@ def _least(seconds: list[float]) -> str:
 def run(report: Report) -> None:
     """Evaluate the rules for some three minutes and report the slowest."""
     report.heading(f"Recording rules, {REPLICAS} replicas of {COLUMNS} columns")
-    for program in ("prometheus", "promtool"):
-        if shutil.which(program) is None:
-            report.add(f"{program} is not installed", "-")
-            return
+    if not prometheus.is_installed(report):
+        return
     page = Page()
-    with tempfile.TemporaryDirectory() as name, _serving(page) as port, _prometheus(Path(name), port) as url:
-        groups, rules = _measured(url)
-        with urllib.request.urlopen(f"{url}/api/v1/status/tsdb", timeout=30) as response:
-            head = json.load(response)["data"]["headStats"]["numSeries"]
+    with tempfile.TemporaryDirectory() as name, _serving(page) as port:
+        folder = Path(name)
+        prometheus.write_blocks(folder, history(time.time() - 600))
+        with prometheus.running(folder, _configuration(folder, port)) as url:
+            groups, rules = _measured(url)
+            with urllib.request.urlopen(f"{url}/api/v1/status/tsdb", timeout=30) as response:
+                head = json.load(response)["data"]["headStats"]["numSeries"]
     report.add("series of all replicas, and recorded", f"{REPLICAS * page.lines}, {head - REPLICAS * page.lines}")
     for group, seconds in groups.items():
         report.add(f"group {group}", _milliseconds(statistics.median(seconds)), "", _least(seconds))

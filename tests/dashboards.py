@@ -26,22 +26,12 @@ def load(name: str) -> Json:
 
 
 def panels(dashboard: Json, *, rows: bool = False) -> Iterator[Json]:
-    """Panels in the order of the file, those in closed rows among them; rows themselves only if asked for."""
+    """Panels in the order of the file; rows, which are all open and stand there once, only if asked for."""
     for panel in dashboard["panels"]:
+        assert not panel.get("panels"), "nobody looks into a closed row here"
+        assert not panel.get("repeat"), "nobody repeats a panel here"
         if rows or panel["type"] != "row":
             yield panel
-        yield from panel.get("panels", ())
-
-
-def repeated(dashboard: Json, panel: Json) -> set[str]:
-    """The variables that a panel, or the row that it stands in, is repeated for: it sees one value of each."""
-    found: set[str] = set()
-    row: Json = {}
-    for other in dashboard["panels"]:
-        row = other if other["type"] == "row" else row
-        if other is panel or any(inner is panel for inner in other.get("panels", ())):
-            found = {each["repeat"] for each in (row, panel) if each.get("repeat")}
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,6 @@ class Query:
         expr: PromQL with Grafana's variables.
         instant: asked at one time, not over a range.
         step: seconds between values, at least.
-        single: variables that have one value here whatever is chosen.
 
     """
 
@@ -65,7 +54,6 @@ class Query:
     expr: str
     instant: bool
     step: int = SCRAPE_SECONDS
-    single: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.dashboard}: {self.panel} {self.ref}".rstrip()
@@ -73,15 +61,11 @@ class Query:
 
 def queries(name: str) -> Iterator[Query]:
     """All queries of the panels of a dashboard."""
-    dashboard = load(name)
-    for panel in panels(dashboard):
-        single = frozenset(repeated(dashboard, panel))
+    for panel in panels(load(name)):
         for target in panel.get("targets", ()):
-            instant = bool(target.get("instant"))
-            kinds = [True] * instant + [False] * (bool(target.get("range")) or not instant)
-            for kind in kinds:
-                step = seconds(target.get("interval") or panel.get("interval") or "")
-                yield Query(name, panel["title"], target["refId"], target["expr"], kind, step, single)
+            instant, step = bool(target.get("instant")), seconds(target.get("interval", ""))
+            assert instant != bool(target.get("range")), panel["title"]
+            yield Query(name, panel["title"], target["refId"], target["expr"], instant, step)
 
 
 def seconds(interval: str) -> int:
@@ -92,11 +76,9 @@ def seconds(interval: str) -> int:
 
 def annotations(name: str) -> Iterator[Query]:
     """The queries of the annotations of a dashboard."""
-    for annotation in load(name).get("annotations", {}).get("list", ()):
-        expr = annotation.get("expr") or annotation.get("target", {}).get("expr")
-        if expr:
-            step = seconds(annotation.get("step", ""))
-            yield Query(name, f"annotation {annotation['name']}", "", expr, False, step)
+    for annotation in load(name)["annotations"]["list"]:
+        title, step = f"annotation {annotation['name']}", seconds(annotation["step"])
+        yield Query(name, title, "", annotation["expr"], False, step)
 
 
 # -- variables --------------------------------------------------------------------------------------------------------
@@ -108,9 +90,8 @@ def variables(dashboard: Json) -> list[Json]:
 
 
 def query_of(variable: Json) -> str:
-    """The query of a variable of type `query`; Grafana has it as text or as an object."""
-    query = variable["query"]
-    text: str = query if isinstance(query, str) else query["query"]
+    """The query of a variable of type `query`."""
+    text: str = variable["query"]
     return text
 
 
@@ -118,13 +99,13 @@ def has_all(variable: Json) -> bool:
     return bool(variable.get("includeAll"))
 
 
-_REFERENCE = re.compile(r"\$\{(\w+)(?::([^}]+))?\}|\$(\w+)|\[\[(\w+)(?::(\w+))?\]\]")
+_REFERENCE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)")
 
 
-def referenced(text: str) -> Iterator[tuple[str, str]]:
-    """Names and formats of the variables in a text."""
+def referenced(text: str) -> Iterator[str]:
+    """Names of the variables in a text."""
     for found in _REFERENCE.finditer(text):
-        yield (found[1] or found[3] or found[4]), (found[2] or found[5] or "")
+        yield found[1] or found[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,31 +123,15 @@ class Chosen:
     regex: bool = False
     text: str | None = None
 
-    def written(self, form: str) -> str:
-        """As Grafana writes it into a query, by `form`, or as its Prometheus data source does."""
+    def written(self) -> str:
+        """As Grafana's data source for Prometheus writes it into a query."""
         if self.text is not None:
             return self.text
-        match form:
-            case "":
-                return self._as_promql()
-            case "raw" | "text":
-                return ",".join(self.values)
-            case "pipe":
-                return "|".join(self.values)
-            case "regex":
-                return _either([re.escape(value) for value in self.values])
-            case _:
-                raise ValueError(f"a format that is not known here: {form}")
-
-    def _as_promql(self) -> str:
         if self.regex:
-            return _either([_escaped(value) for value in self.values])
+            values = [_escaped(value) for value in self.values]
+            return values[0] if len(values) == 1 else f"({'|'.join(values)})"
         (value,) = self.values
         return value.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _either(values: Sequence[str]) -> str:
-    return values[0] if len(values) == 1 else f"({'|'.join(values)})"
 
 
 def _escaped(value: str) -> str:
@@ -181,10 +146,11 @@ def interpolated(text: str, chosen: Mapping[str, Chosen], own: Mapping[str, str]
     """
 
     def written(found: re.Match[str]) -> str:
-        name, form = found[1] or found[3] or found[4], found[2] or found[5] or ""
+        name = found[1] or found[2]
         if name.isdecimal():  # a group of a regular expression, which is left alone
             return found[0]
-        return own[name] if name in own else chosen[name].written(form)
+        assert ":" not in found[0], "formats are not known here"
+        return own[name] if name in own else chosen[name].written()
 
     return _REFERENCE.sub(written, text)
 

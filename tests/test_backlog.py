@@ -11,8 +11,8 @@ from conftest import Clock
 from mlexporter import backlog
 from mlexporter.backlog import Backlog, Connection, connections
 from mlexporter.crew import Crew
+from sockets import DEADLINE, Pair, connected, of
 
-DEADLINE = 10.0
 WAITS = Connection(since_sent=9.0, since_received=0.06, sent=500, received=500)
 
 
@@ -161,23 +161,12 @@ def test_looking_that_takes_long_is_rare(site: Site) -> None:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client and the server's side of its connection."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname(), timeout=DEADLINE)
-        server, _ = listener.accept()
-        server.settimeout(DEADLINE)
-        with client, server:
-            yield client, server
+def pair() -> Iterator[Pair]:
+    with connected() as sides:
+        yield sides
 
 
-def of(side: socket.socket) -> Connection:
-    found = backlog.told_of(side.fileno())
-    assert found is not None
-    return found
-
-
-def test_a_request_waits_from_its_last_byte_to_its_answer(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_request_waits_from_its_last_byte_to_its_answer(pair: Pair) -> None:
     client, server = pair
     assert not of(server).waits
     for _ in range(2):
@@ -193,7 +182,7 @@ def test_a_request_waits_from_its_last_byte_to_its_answer(pair: tuple[socket.soc
     assert of(server).received == 6
 
 
-def test_connections_are_found_and_left_as_they_are(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_connections_are_found_and_left_as_they_are(pair: Pair) -> None:
     client, server = pair
     client.sendall(b"GET")
     assert server.recv(10) == b"GET"

@@ -1,17 +1,14 @@
 """Which connections are closed: where there are too many, those that are silent; and those that do not read."""
 
-import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from conftest import Clock
-from mlexporter import backlog
 from mlexporter.backlog import Connection
 from mlexporter.connections import CROWDED, UNREAD_BYTES, UNREAD_SECONDS, Keeper, accepted, close_unless_changed
-
-DEADLINE = 10.0
+from sockets import DEADLINE, Pair, connected, of
 
 
 class Site:
@@ -99,30 +96,19 @@ def test_watching_ends_when_it_is_stopped(site: Site) -> None:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client and the server's side of its connection."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname(), timeout=DEADLINE)
-        server, _ = listener.accept()
-        server.settimeout(DEADLINE)
-        with client, server:
-            yield client, server
+def pair() -> Iterator[Pair]:
+    with connected() as sides:
+        yield sides
 
 
-def of(side: socket.socket) -> Connection:
-    found = backlog.told_of(side.fileno())
-    assert found is not None
-    return found
-
-
-def test_only_connections_that_others_made_are_looked_at(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_only_connections_that_others_made_are_looked_at(pair: Pair) -> None:
     client, server = pair
     found = [each.descriptor for each in accepted()]
     assert server.fileno() in found
     assert client.fileno() not in found
 
 
-def test_a_silent_connection_is_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_silent_connection_is_closed(pair: Pair) -> None:
     client, server = pair
     assert close_unless_changed(of(server))
     assert server.recv(10) == b""
@@ -130,7 +116,7 @@ def test_a_silent_connection_is_closed(pair: tuple[socket.socket, socket.socket]
     assert client.recv(10) == b"bye"
 
 
-def test_a_connection_that_goes_on_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_connection_that_goes_on_is_left_alone(pair: Pair) -> None:
     client, server = pair
     before = of(server)
     client.sendall(b"GET")
@@ -140,14 +126,14 @@ def test_a_connection_that_goes_on_is_left_alone(pair: tuple[socket.socket, sock
     assert server.recv(10) == b"more"
 
 
-def test_a_connection_that_is_gone(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_connection_that_is_gone(pair: Pair) -> None:
     _, server = pair
     before = of(server)
     server.close()
     assert not close_unless_changed(before)
 
 
-def test_what_is_not_read_is_not_sent(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_what_is_not_read_is_not_sent(pair: Pair) -> None:
     _, server = pair
     server.setblocking(False)
     end = time.monotonic() + DEADLINE

@@ -12,9 +12,8 @@ from grafana.generate import alerts, layout, style
 from grafana.generate.dashboards import documents
 from promql import ALERTS
 
-# Okabe and Ito (2008), as the journal has them, and a grey.
-PALETTE = {"#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#8C8C8C"}
-GREEN, REDDISH = "#009E73", {"#D55E00", "#CC79A7"}
+# Okabe and Ito (2008), as the journal has them, without their green, which is too near to red; and a grey.
+PALETTE = {"#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#8C8C8C"}
 
 each = pytest.mark.parametrize("name", UIDS)
 
@@ -53,16 +52,9 @@ def colors(content: object) -> Iterator[str]:
 
 @each
 def test_colors_are_those_that_all_eyes_tell_apart(name: str) -> None:
-    used = set(colors(load(name)["panels"])) - {"dash"}
+    used = set(colors(load(name))) - {"dash"}
     assert used
     assert used <= PALETTE
-
-
-@each
-def test_green_is_never_told_from_red(name: str) -> None:
-    for panel in panels(load(name)):
-        used = set(colors(panel))
-        assert not (GREEN in used and used & REDDISH), panel["title"]
 
 
 @each
@@ -87,6 +79,7 @@ def test_series_have_no_palette_of_grafana(name: str) -> None:
         ("LABELS_UNMATCHED", 0.2),
         ("SCRAPE_SECONDS", 2),
         ("SCRAPE_SECONDS_OUTSIDE", 5),
+        ("STATE_SECONDS", 300),
         ("SERIES", 0.9),
     ],
 )

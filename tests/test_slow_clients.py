@@ -15,9 +15,9 @@ from conftest import Clock
 from mlexporter import slow_clients
 from mlexporter.samples import DecodeError, Reason
 from mlexporter.slow_clients import BodyReader, Drops, close_stalled
+from sockets import DEADLINE, Pair, connected
 
 LIMIT = 100
-DEADLINE = 10.0
 
 
 class Untouchable(io.RawIOBase):
@@ -268,7 +268,7 @@ def test_watching_ends_when_it_is_stopped() -> None:
 
 
 @pytest.fixture
-def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
+def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     """A client and the server's side of its connection, which is the only one that is looked at."""
     found = slow_clients._connections
 
@@ -280,16 +280,12 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket,
                 each.close()
 
     monkeypatch.setattr(slow_clients, "_connections", only_this)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname(), timeout=DEADLINE)
-        server, _ = listener.accept()
-        server.settimeout(DEADLINE)
-        with client, server:
-            yield client, server
+    with connected() as (client, server):
+        yield client, server
 
 
 def test_a_client_that_never_sent_all_of_its_first_request_stalls(
-    connection: tuple[socket.socket, socket.socket],
+    connection: Pair,
 ) -> None:
     client, server = connection
     client.sendall(b"POST")
@@ -301,7 +297,7 @@ def test_a_client_that_never_sent_all_of_its_first_request_stalls(
     assert client.recv(100) == b"408"  # and the client still gets an answer
 
 
-def test_a_client_that_waits_for_its_next_request_is_idle(connection: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_waits_for_its_next_request_is_idle(connection: Pair) -> None:
     client, server = connection
     client.sendall(b"GET")
     assert server.recv(100) == b"GET"
@@ -312,7 +308,7 @@ def test_a_client_that_waits_for_its_next_request_is_idle(connection: tuple[sock
     assert server.recv(100) == b"GET"
 
 
-def test_a_client_that_stalls_in_a_later_request(connection: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_stalls_in_a_later_request(connection: Pair) -> None:
     client, server = connection
     client.sendall(b"GET")
     assert server.recv(100) == b"GET"
@@ -326,9 +322,7 @@ def test_a_client_that_stalls_in_a_later_request(connection: tuple[socket.socket
     assert server.recv(100) == b""
 
 
-def test_a_connection_in_doubt_is_closed_only_when_asked(
-    connection: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_in_doubt_is_closed_only_when_asked(connection: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data went in and out in one millisecond: idle, or stalled just after an answer."""
     client, server = connection
     info = bytearray(256)
@@ -347,7 +341,7 @@ def test_a_connection_in_doubt_is_closed_only_when_asked(
     assert server.recv(10) == b""
 
 
-def test_a_client_that_sends_drops_is_ended_after_a_time(connection: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_sends_drops_is_ended_after_a_time(connection: Pair) -> None:
     client, server = connection
     drops = Drops()
     for now in (100.0, 130.0, 149.9):
@@ -362,7 +356,7 @@ def test_a_client_that_sends_drops_is_ended_after_a_time(connection: tuple[socke
     assert client.recv(100) == b"408"
 
 
-def test_a_client_that_gets_answers_sends_no_drops(connection: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_gets_answers_sends_no_drops(connection: Pair) -> None:
     """However long it has been there, its time begins again with each answer, and stands still between requests."""
     client, server = connection
     drops = Drops()

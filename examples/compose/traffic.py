@@ -52,31 +52,51 @@ def replica(stack: ExitStack, split: Split, model: Model, exporter: Address, see
     return live
 
 
-def address(text: str) -> Address:
-    """`host:port` as an address."""
-    host, _, port = text.rpartition(":")
-    return Address(host, int(port))
+def addresses(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[Address]:
+    """Each `host:port` as an address.
+
+    Raises click.BadParameter where one is none.
+    """
+    found = []
+    for text in given:
+        host, _colon, port = text.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
+            raise click.BadParameter(f"{text!r} is not host:port")
+        found.append(Address(host, int(port)))
+    return found
 
 
 @click.command()
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="Of the exporters.")
-@click.option("--exporter", "exporters", metavar="HOST:PORT", multiple=True, required=True, help="Once for each.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    required=True,
+    help="Of the exporters.",
+)
+@click.option(
+    "--exporter",
+    "exporters",
+    metavar="HOST:PORT",
+    multiple=True,
+    required=True,
+    callback=addresses,
+    help="Once for each.",
+)
 @click.option("--features-drift-after", metavar="SECONDS", type=float, default=600.0, show_default=True)
 @click.option("--concept-drifts-after", metavar="SECONDS", type=float, default=1200.0, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def main(
-    folder: Path, exporters: tuple[str, ...], features_drift_after: float, concept_drifts_after: float, seed: int
+    folder: Path, exporters: list[Address], features_drift_after: float, concept_drifts_after: float, seed: int
 ) -> None:
     """Keep the exporters busy with the demo's traffic until a signal comes."""
-    addresses = [address(text) for text in exporters]
     with StopSignals() as stop, ExitStack() as stack:
         try:
             split, model = prepare(folder, seed, stop)
             write_config(folder / "mlexporter.yml", folder / "baseline.json", WINDOWS)
-            for exporter in addresses:
+            for exporter in exporters:
                 wait_until_ready(exporter, stop)
             say("clean traffic flows")
-            live = [replica(stack, split, model, exporter, seed + i) for i, exporter in enumerate(addresses)]
+            live = [replica(stack, split, model, exporter, seed + i) for i, exporter in enumerate(exporters)]
             began = time.monotonic()
             for phase, after in ((Phase.FEATURES, features_drift_after), (Phase.CONCEPT, concept_drifts_after)):
                 stop.wait(max(0.0, began + after - time.monotonic()))

@@ -37,4 +37,5 @@ ADVANTAGE = threshold("MLExporterChallengerBetter", "fleet:mlexporter_version_ad
 LABELS_UNMATCHED = threshold("MLExporterLabelsUnmatched", ") ) >")
 SCRAPE_SECONDS = threshold("MLExporterScrapeSlow", "mlexporter_scrape_duration_seconds_bucket[15m])) >")
 SCRAPE_SECONDS_OUTSIDE = threshold("MLExporterScrapeSlow", "avg_over_time(scrape_duration_seconds[15m]) >")
+STATE_SECONDS = threshold("MLExporterStateNotWritten", "mlexporter_state_last_write_timestamp_seconds >")
 SERIES = threshold("MLExporterSeriesLimitNear", "mlexporter_series / mlexporter_series_limit >")

@@ -11,6 +11,7 @@ from grafana.generate.queries import (
     ONE_COLUMN,
     ONE_COLUMN_REPLICAS,
     WINDOW,
+    bin_shares,
     recent,
 )
 
@@ -88,11 +89,11 @@ def _margin() -> Panel:
             "Evidence over threshold",
             "Of the page tier, in nats, of the replica that sees most of it; less ln R for R exporters.",
             "below 0.",
-            "from 0 on the column has drifted.",
+            "from 0 on the column has drifted: the bars below show what moved, the evidence since when.",
         ),
         Query(f"{margin} - {MARGIN}"),
         unit="none",
-        thresholds=style.steps([(None, style.GOOD), (0, style.BAD)]),
+        thresholds=style.bad_from(0),
         decimals=1,
     )
 
@@ -104,7 +105,8 @@ def _psi_now() -> Panel:
             "PSI beyond chance, 1h",
             "Population stability index of all replicas together over an hour, less what chance gives on average.",
             "near 0.",
-            "it says how large the difference is, not how sure: see the evidence for that.",
+            "it says how large the difference is, not how sure. With a state that is quiet there is nothing to do; "
+            "otherwise the bars below show what moved.",
         ),
         Query(f"max({recent('fleet:mlexporter_column_psi_excess:pooled', HOUR, ONE_COLUMN)})"),
         unit="none",
@@ -176,7 +178,8 @@ def _over_time() -> Panel:
         "Values over time",
         "Share of each bin over time, all replicas together: darker is more.",
         "even stripes from left to right; hours of the day may show.",
-        "a step has a cause at that minute; a slope is drift of the world.",
+        "a step has a cause at that minute: see what was released then, marked above. A slope is drift of the world: "
+        "retrain when it hurts.",
     )
     return shared.shares(11, (12, 10), about, ONE_COLUMN)
 
@@ -198,11 +201,9 @@ def _quantiles() -> Panel:
         f'or label_replace(max({edges}) ^ 0, "le", "+Inf", "", "")'
     )
     buckets = f"sum_over_time(fleet:mlexporter_column_value_bucket:increase5m{{{ONE_COLUMN}}}[$__interval])"
-    counts = f"sum_over_time(fleet:mlexporter_column_bin:increase5m{{{ONE_COLUMN}}}[$__interval])"
-    shares = f"sum by (bin) ({counts}) / on () group_left () (sum({counts}) > 0)"
     baseline_shares = f"max by (bin) (mlexporter_column_baseline_ratio{{{ONE_COLUMN_REPLICAS}}} @ end())"
     top = f"topk(5, {baseline_shares})"
-    live = Query(_lines(buckets, f"{shares}\nand on (bin) {top}", edges), "{{bin}}", step=POOLED)
+    live = Query(_lines(buckets, f"{bin_shares(ONE_COLUMN)}\nand on (bin) {top}", edges), "{{bin}}", step=POOLED)
     baseline = Query(_lines(baseline_buckets, top, edges), "baseline {{bin}}", style.GREY, dashed=True)
     return panels.lines(12, (12, 9), about, [live, baseline], unit="short", minimum=None)
 

@@ -32,12 +32,7 @@ def _evidence() -> Panel:
     for tier, (color, limit) in colors.items():
         queries += [
             Query(f'max(mlexporter_column_drift_log_evidence{{tier="{tier}", {ONE_COLUMN_REPLICAS}}})', tier, color),
-            Query(
-                f'max(mlexporter_drift_log_threshold{{tier="{tier}", {REPLICAS}}}) + {MARGIN}',
-                f"{tier} threshold",
-                limit,
-                dashed=True,
-            ),
+            _threshold(tier, f"{tier} threshold", limit),
         ]
     return panels.lines(20, (12, 9), about, queries, unit="none", minimum=None)
 
@@ -54,13 +49,13 @@ def _replicas() -> Panel:
         f'max by (instance) (mlexporter_column_drift_log_evidence{{tier="page", {ONE_COLUMN_REPLICAS}}})',
         "{{instance}}",
     )
-    limit = Query(
-        f'max(mlexporter_drift_log_threshold{{tier="page", {REPLICAS}}}) + {MARGIN}',
-        "threshold",
-        style.VERMILION,
-        dashed=True,
-    )
-    return panels.lines(21, (12, 9), about, [query, limit], unit="none", minimum=None)
+    queries = [query, _threshold("page", "threshold", style.VERMILION)]
+    return panels.lines(21, (12, 9), about, queries, unit="none", minimum=None)
+
+
+def _threshold(tier: str, legend: str, color: str) -> Query:
+    expr = f'max(mlexporter_drift_log_threshold{{tier="{tier}", {REPLICAS}}}) + {MARGIN}'
+    return Query(expr, legend, color, dashed=True)
 
 
 def _psi() -> Panel:
@@ -129,11 +124,11 @@ def _statistic() -> Panel:
         "The test statistic of the pooled counts, divided by its critical value: what no replica can see alone.",
         f"under {alerts.FLEET_DRIFT:g}.",
         f"over {alerts.FLEET_DRIFT:g} with 24 hours MLExporterFleetDrift fires, once a whole day is there: a small or "
-        "slow drift.",
+        "slow drift, which the bars above show over some days.",
     )
     statistic = recent("fleet:mlexporter_column_drift_statistic:pooled", ONE_COLUMN)
     query = Query(f"max by (window) ({statistic})", "{{window}}", step=POOLED)
-    limit = style.thresholds(bad=alerts.FLEET_DRIFT)
+    limit = style.bad_from(alerts.FLEET_DRIFT)
     return panels.lines(32, (8, 9), about, [query], unit="none", thresholds=limit, maximum=1.1)
 
 
@@ -144,8 +139,9 @@ def tolerance() -> Panel:
         "Drift that is accepted at this hour, in nats, for both tiers; and how many times more the counts vary than "
         "independent samples would, on the right.",
         "the configured tolerance; a dispersion of 1.",
-        "a large tolerance hides drift: the baseline is small, or its history varied much. A large dispersion: traffic "
-        "comes in clumps, and the alarm takes longer.",
+        "a large tolerance hides drift: the baseline is small, so build it from more rows, or its history varied much. "
+        "A large dispersion: traffic comes in clumps, and the alarm takes longer. Does a client send the same samples "
+        "again?",
     )
     tolerance = f"max by (tier) (mlexporter_column_tolerance{{{ONE_COLUMN_REPLICAS}}} < Inf)"
     dispersion = f"max(mlexporter_column_dispersion{{{ONE_COLUMN_REPLICAS}}})"

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate import alerts, layout, links, panels, style, variables
@@ -9,6 +10,8 @@ from grafana.generate.panels import About, Query
 from grafana.generate.queries import JOBS, REPLICAS, or_zero
 
 BUILD: Final = f"mlexporter_build_info{{{REPLICAS}}}"
+# Processes tell of themselves under names that all have: those of exporters are meant.
+OF_EXPORTERS: Final = f"and on (job, namespace, instance) {BUILD}"
 LEGEND: Final = "{{instance}}"
 SAMPLES_REQUESTS: Final = f'handler="/v1/samples", {REPLICAS}'
 
@@ -36,6 +39,21 @@ def dashboard() -> Dashboard:
 
 def _rate(metric: str, selector: str = REPLICAS, by: str = "instance") -> str:
     return f"sum by ({by}) (rate({metric}{{{selector}}}[$__rate_interval]))"
+
+
+def _each(
+    id_: int,
+    size: tuple[int, int],
+    about: About,
+    expr: str,
+    *,
+    unit: str,
+    thresholds: ThresholdsConfig | None = None,
+    maximum: float | None = None,
+) -> Panel:
+    """A line for each exporter."""
+    query = Query(expr, LEGEND)
+    return panels.lines(id_, size, about, [query], unit=unit, thresholds=thresholds, maximum=maximum)
 
 
 def _numbers() -> list[Panel]:
@@ -80,7 +98,7 @@ def _down() -> Panel:
             )
         ),
         unit="none",
-        thresholds=style.thresholds(bad=1.0),
+        thresholds=style.bad_from(1.0),
         decimals=0,
     )
 
@@ -130,7 +148,7 @@ def _series_taken() -> Panel:
         ),
         Query(f"max(mlexporter_series{{{REPLICAS}}} / mlexporter_series_limit{{{REPLICAS}}})"),
         unit="percentunit",
-        thresholds=style.thresholds(warn=alerts.SERIES),
+        thresholds=style.warn_from(alerts.SERIES),
         decimals=0,
     )
 
@@ -146,7 +164,7 @@ def _releases() -> Panel:
         ),
         Query(f"count(count by (version) ({BUILD}))"),
         unit="none",
-        thresholds=style.thresholds(warn=2.0),
+        thresholds=style.warn_from(2.0),
         decimals=0,
     )
 
@@ -158,7 +176,7 @@ def _samples() -> Panel:
         "all replicas alike, in the rhythm of the traffic.",
         "one replica at 0: is it behind the load balancer?",
     )
-    return panels.lines(10, (12, 8), about, [Query(_rate("mlexporter_samples_total"), LEGEND)], unit="cps")
+    return _each(10, (12, 8), about, _rate("mlexporter_samples_total"), unit="cps")
 
 
 def _rejected() -> Panel:
@@ -208,14 +226,8 @@ def _scrape_time() -> Panel:
         "MLExporterScrapeSlow: fewer columns or windows, or more CPU.",
     )
     buckets = _rate("mlexporter_scrape_duration_seconds_bucket", by="instance, le")
-    return panels.lines(
-        20,
-        (8, 8),
-        about,
-        [Query(f"histogram_quantile(0.95, {buckets})", LEGEND)],
-        unit="s",
-        thresholds=style.thresholds(warn=alerts.SCRAPE_SECONDS),
-    )
+    expr = f"histogram_quantile(0.95, {buckets})"
+    return _each(20, (8, 8), about, expr, unit="s", thresholds=style.warn_from(alerts.SCRAPE_SECONDS))
 
 
 def _prometheus_time() -> Panel:
@@ -225,15 +237,8 @@ def _prometheus_time() -> Panel:
         f"under {alerts.SCRAPE_SECONDS_OUTSIDE:g} s; over the scrape time-out all metrics are gone.",
         "much more than the time to write the page: the network, or an exporter without CPU.",
     )
-    expr = f"scrape_duration_seconds{{{REPLICAS}}} and on (job, namespace, instance) {BUILD}"
-    return panels.lines(
-        21,
-        (8, 8),
-        about,
-        [Query(expr, LEGEND)],
-        unit="s",
-        thresholds=style.thresholds(warn=alerts.SCRAPE_SECONDS_OUTSIDE),
-    )
+    expr = f"scrape_duration_seconds{{{REPLICAS}}} {OF_EXPORTERS}"
+    return _each(21, (8, 8), about, expr, unit="s", thresholds=style.warn_from(alerts.SCRAPE_SECONDS_OUTSIDE))
 
 
 def _series() -> Panel:
@@ -262,11 +267,8 @@ def _memory() -> Panel:
         "level: it grows with models and columns, not with traffic.",
         "rising for days: see which models were added, and how many predictions wait in memory.",
     )
-    query = Query(
-        f"max by (instance) (process_resident_memory_bytes{{{REPLICAS}}} and on (job, namespace, instance) {BUILD})",
-        LEGEND,
-    )
-    return panels.lines(30, (8, 8), about, [query], unit="bytes")
+    expr = f"max by (instance) (process_resident_memory_bytes{{{REPLICAS}}} {OF_EXPORTERS})"
+    return _each(30, (8, 8), about, expr, unit="bytes")
 
 
 def _cpu() -> Panel:
@@ -276,12 +278,8 @@ def _cpu() -> Panel:
         "well under one core: the exporter is one process.",
         "near 1: more replicas, or fewer columns; requests with many samples cost less than many requests.",
     )
-    query = Query(
-        f"sum by (instance) (rate(process_cpu_seconds_total{{{REPLICAS}}}[$__rate_interval])"
-        f" and on (job, namespace, instance) {BUILD})",
-        LEGEND,
-    )
-    return panels.lines(31, (8, 8), about, [query], unit="none")
+    expr = f"sum by (instance) (rate(process_cpu_seconds_total{{{REPLICAS}}}[$__rate_interval]) {OF_EXPORTERS})"
+    return _each(31, (8, 8), about, expr, unit="none")
 
 
 def _files() -> Panel:
@@ -291,11 +289,8 @@ def _files() -> Panel:
         "under a half.",
         "rising: clients that open a connection for each request; keep connections open.",
     )
-    expr = (
-        f"max by (instance) (process_open_fds{{{REPLICAS}}} / process_max_fds{{{REPLICAS}}}"
-        f" and on (job, namespace, instance) {BUILD})"
-    )
-    return panels.lines(32, (8, 8), about, [Query(expr, LEGEND)], unit="percentunit")
+    expr = f"max by (instance) (process_open_fds{{{REPLICAS}}} / process_max_fds{{{REPLICAS}}} {OF_EXPORTERS})"
+    return _each(32, (8, 8), about, expr, unit="percentunit")
 
 
 def _pending() -> Panel:
@@ -321,8 +316,7 @@ def _queue() -> Panel:
         "near 0.",
         "rising: the disk or Redis is slower than the traffic.",
     )
-    query = Query(f"max by (instance) (mlexporter_pending_queue_rows{{{REPLICAS}}})", LEGEND)
-    return panels.lines(41, (12, 8), about, [query], unit="short")
+    return _each(41, (12, 8), about, f"max by (instance) (mlexporter_pending_queue_rows{{{REPLICAS}}})", unit="short")
 
 
 def _writes() -> Panel:
@@ -336,7 +330,7 @@ def _writes() -> Panel:
         f"{_rate('mlexporter_pending_store_write_seconds_total')}\n"
         f"/ ({_rate('mlexporter_pending_store_writes_total')} > 0)"
     )
-    return panels.lines(42, (12, 8), about, [Query(expr, LEGEND)], unit="s")
+    return _each(42, (12, 8), about, expr, unit="s")
 
 
 def _dropped() -> Panel:
@@ -358,10 +352,12 @@ def _state_age() -> Panel:
         "Age of the state",
         "Time since the state was last written: what a crash would lose. Empty without `--storage.path`.",
         "up to 30 seconds.",
-        "rising: the disk is full or cannot be written to; the log has the error (MLExporterStateNotWritten).",
+        f"rising: the disk is full or cannot be written to; the log has the error. Over {alerts.STATE_SECONDS:g} s "
+        "MLExporterStateNotWritten fires.",
     )
     expr = f"time() - max by (instance) (mlexporter_state_last_write_timestamp_seconds{{{REPLICAS}}})"
-    return panels.lines(50, (8, 8), about, [Query(expr, LEGEND)], unit="s", maximum=60)
+    limit = style.warn_from(alerts.STATE_SECONDS)
+    return _each(50, (8, 8), about, expr, unit="s", thresholds=limit, maximum=60)
 
 
 def _state_time() -> Panel:
@@ -369,7 +365,7 @@ def _state_time() -> Panel:
         "Time and failures of writes",
         "Time that the last write of the state took, and writes that failed per second.",
         "under a second, no failure.",
-        "see the disk.",
+        "the disk is slow, full or cannot be written to: the log has the error (MLExporterStateNotWritten).",
     )
     queries = [
         Query(f"max by (instance) (mlexporter_state_last_write_duration_seconds{{{REPLICAS}}})", LEGEND),
@@ -385,5 +381,4 @@ def _state_size() -> Panel:
         "level: it grows with models and columns, not with traffic.",
         "see which models and versions were added.",
     )
-    query = Query(f"max by (instance) (mlexporter_state_size_bytes{{{REPLICAS}}})", LEGEND)
-    return panels.lines(52, (8, 8), about, [query], unit="bytes")
+    return _each(52, (8, 8), about, f"max by (instance) (mlexporter_state_size_bytes{{{REPLICAS}}})", unit="bytes")

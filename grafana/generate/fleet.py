@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate import alerts, layout, links, panels, shared, style, tables, variables
 from grafana.generate.panels import POOLED, About, Query
-from grafana.generate.queries import JOBS, MARGIN, loss_of_limit, or_zero, recent, worst
+from grafana.generate.queries import JOBS, MARGIN, firing, latency, loss_of_limit, or_zero, recent, worst
 from grafana.generate.tables import Cell
 
 MODELS: Final = f'{JOBS}, model=~"$model"'
@@ -81,7 +81,7 @@ def _drifting() -> Panel:
         ),
         Query(f"sum(max by ({BY}) ({DRIFTED}) > bool 0)"),
         unit="none",
-        thresholds=style.thresholds(warn=1.0),
+        thresholds=style.warn_from(1.0),
         decimals=0,
     )
 
@@ -94,11 +94,11 @@ def _silent() -> Panel:
             "Models of which no version had a sample for 30 minutes.",
             "0, or those that are known to be at rest.",
             "see whether they serve, and whether their clients reach the exporter. MLExporterNoSamples fires only "
-            "where samples came at the same time of the week before.",
+            "where samples came at the same time of the week before, or, of a young model, of the day before.",
         ),
         Query(f"sum(max by ({BY}) (max_over_time({SAMPLES}[30m])) == bool 0)"),
         unit="none",
-        thresholds=style.thresholds(warn=1.0),
+        thresholds=style.warn_from(1.0),
         decimals=0,
     )
 
@@ -122,7 +122,6 @@ def _unlabelled() -> Panel:
 def _models() -> Panel:
     loss = loss_of_limit(MODELS, BY)
     drifted = f'sum by ({BY}, version) (fleet:mlexporter_column_drifted:bool{{tier="page", {MODELS}}})'
-    buckets = f"sum by ({BY}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{MODELS}}})"
     labels = recent("fleet:mlexporter_labels_usable:increase", MODELS)
     queries = [
         Query(f"count by ({BY}) (last_over_time({SAMPLES}[1d]))", "Versions"),
@@ -134,7 +133,7 @@ def _models() -> Panel:
             f"sum by ({BY}) (fleet:mlexporter_inference_errors:rate5m{{{MODELS}}}) / (sum by ({BY}) ({SAMPLES}) > 0)",
             "Failed",
         ),
-        Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
+        Query(latency(0.95, MODELS, BY), "p95"),
         Query(f"sum by ({BY}) ({labels})", "Labels a day"),
     ]
     to_model = links.down(
@@ -157,11 +156,11 @@ def _models() -> Panel:
             "Model": Cell(links=[to_model], width=180),
             "Alarm": Cell(states=style.ALARM, width=110),
             "Versions": Cell(unit="none", decimals=0, width=90),
-            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.thresholds(warn=1.0), width=140),
-            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.thresholds(bad=1.0), width=150),
+            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.warn_from(1.0), width=140),
+            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.bad_from(1.0), width=150),
             "Samples": Cell(unit="cps"),
             "Failed": Cell(
-                unit="percentunit", decimals=1, thresholds=style.thresholds(bad=alerts.INFERENCE_ERRORS), width=100
+                unit="percentunit", decimals=1, thresholds=style.bad_from(alerts.INFERENCE_ERRORS), width=100
             ),
             "p95": Cell(unit="s"),
             "Labels a day": Cell(unit="short", decimals=0),
@@ -172,12 +171,8 @@ def _models() -> Panel:
 
 def _severity() -> str:
     """2 where a critical alert of a model fires, 1 where a warning does, else 0."""
-    firing = f'ALERTS{{alertname=~"MLExporter.+", alertstate="firing", {MODELS}, model!="", severity="%s"}}'
-    return (
-        f"2 * max by ({BY}) ({firing % 'critical'})\n"
-        f"or max by ({BY}) ({firing % 'warning'})\n"
-        f"or 0 * sum by ({BY}) ({SAMPLES})"
-    )
+    critical, warning = (firing(MODELS, 'model!=""', f'severity="{severity}"') for severity in ("critical", "warning"))
+    return f"2 * max by ({BY}) ({critical})\nor max by ({BY}) ({warning})\nor 0 * sum by ({BY}) ({SAMPLES})"
 
 
 def _alarms() -> Panel:
@@ -202,17 +197,10 @@ def _alerts_over_time() -> Panel:
         "a step of many at once is a release or a broken pipeline, not drift: look at what changed then.",
     )
     colors = {"critical": style.VERMILION, "warning": style.ORANGE, "info": style.SKY}
-    queries = [
-        Query(
-            or_zero(
-                f'count(ALERTS{{alertname=~"MLExporter.+", alertstate="firing", severity="{severity}", {MODELS}}})',
-                SAMPLES,
-            ),
-            severity,
-            color,
-        )
-        for severity, color in colors.items()
-    ]
+    queries = []
+    for severity, color in colors.items():
+        alerts_firing = firing(f'severity="{severity}"', MODELS)
+        queries.append(Query(or_zero(f"count({alerts_firing})", SAMPLES), severity, color))
     return panels.lines(21, (12, 9), about, queries, unit="none", maximum=1)
 
 
@@ -225,7 +213,7 @@ def _drifted() -> Panel:
         "world, but something that broke before the model (MLExporterManyColumnsDrift).",
     )
     query = Query(f"max by ({BY}) ({DRIFTED})", LEGEND)
-    limit = style.thresholds(bad=alerts.DRIFTED_COLUMNS)
+    limit = style.bad_from(alerts.DRIFTED_COLUMNS)
     return panels.lines(
         30,
         (12, 8),

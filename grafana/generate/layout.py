@@ -67,7 +67,7 @@ def dashboard(
     variables: Sequence[AnyBuilder[VariableModel]],
     links: Sequence[AnyBuilder[DashboardLink]],
     items: Sequence[RowPanel | Line],
-    annotations: Sequence[AnyBuilder[AnnotationQuery]] = (),
+    annotations: Sequence[AnyBuilder[AnnotationQuery]],
 ) -> Dashboard:
     """A dashboard of the bundle: its uid is `mlexporter-` and its name."""
     builder = (
@@ -82,9 +82,8 @@ def dashboard(
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .variables(list(variables))
         .links(list(links))
+        .annotations(list(annotations))
     )
-    if annotations:
-        builder.annotations(list(annotations))
     built = builder.build()
     built.panels = place(items)
     built.schema_version = SCHEMA_VERSION

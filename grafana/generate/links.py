@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, DashboardLink
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType
 
+from grafana.generate import queries
 from grafana.generate.style import PURPLE, VERMILION
 from grafana.generate.variables import DATASOURCE
 
@@ -57,7 +58,7 @@ def of_series(label: str) -> str:
 
 def firing(*selectors: str) -> AnnotationQuery:
     """Alerts while they fire, of any of these selectors, marked over all panels."""
-    alerts = "\nor ".join(f'ALERTS{{alertname=~"MLExporter.+", alertstate="firing", {each}}}' for each in selectors)
+    alerts = "\nor ".join(map(queries.firing, selectors))
     return (
         AnnotationQuery()
         .name("Alerts")

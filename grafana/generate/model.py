@@ -13,6 +13,8 @@ from grafana.generate.queries import (
     ONE_MODEL,
     ONE_MODEL_REPLICAS,
     WINDOW,
+    error_ratio,
+    latency,
     loss_of_limit,
     previous_psi,
     recent,
@@ -93,7 +95,7 @@ def _drifted() -> Panel:
         ),
         Query(f'max(sum by (version) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}}))'),
         unit="none",
-        thresholds=style.thresholds(warn=1.0),
+        thresholds=style.warn_from(1.0),
         decimals=0,
     )
 
@@ -139,7 +141,7 @@ def _baselines() -> Panel:
         ),
         Query(f"max({recent('fleet:mlexporter_baselines:count', ONE_MODEL)})"),
         unit="none",
-        thresholds=style.thresholds(warn=2.0),
+        thresholds=style.warn_from(2.0),
         decimals=0,
     )
 
@@ -257,12 +259,12 @@ def _versions() -> Panel:
         cells={
             "First seen": Cell(unit="dateTimeAsIso", width=170),
             "Samples": Cell(unit="cps"),
-            "Failed": Cell(unit="percentunit", decimals=1, thresholds=style.thresholds(bad=alerts.INFERENCE_ERRORS)),
+            "Failed": Cell(unit="percentunit", decimals=1, thresholds=style.bad_from(alerts.INFERENCE_ERRORS)),
             "p95": Cell(unit="s"),
-            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.thresholds(warn=1.0)),
+            "Drifted columns": Cell(unit="none", decimals=0, thresholds=style.warn_from(1.0)),
             "Accuracy or error": Cell(unit="none", decimals=3),
-            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.thresholds(bad=1.0)),
-            "PSI of predictions": Cell(unit="none", decimals=3, thresholds=style.thresholds(warn=alerts.VERSION_PSI)),
+            "Performance lost": Cell(unit="percentunit", decimals=0, thresholds=style.bad_from(1.0)),
+            "PSI of predictions": Cell(unit="none", decimals=3, thresholds=style.warn_from(alerts.VERSION_PSI)),
             "Agrees": Cell(unit="percentunit", decimals=1),
             "Advantage": Cell(
                 unit="percentunit",
@@ -280,7 +282,6 @@ def _of_versions() -> list[Query]:
     """What versions are compared by."""
     by = "version"
     seen = recent("fleet:mlexporter_version_first_seen:timestamp", ONE_MODEL)
-    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{ONE_MODEL}}})"
     accuracy = recent(
         "fleet:mlexporter_performance:pooled", 'figure=~"accuracy_ratio|mean_absolute_error"', DAY, ONE_MODEL
     )
@@ -288,12 +289,8 @@ def _of_versions() -> list[Query]:
     return [
         Query(f"1000 * max by ({by}) ({seen})", "First seen"),
         Query(f"sum by ({by}) ({SAMPLES})", "Samples"),
-        Query(
-            f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{ONE_MODEL}}})\n"
-            f"/ (sum by ({by}) ({SAMPLES}) > 0)",
-            "Failed",
-        ),
-        Query(f"histogram_quantile(0.95, {buckets}) >= 0", "p95"),
+        Query(error_ratio(ONE_MODEL, by), "Failed"),
+        Query(latency(0.95, ONE_MODEL, by), "p95"),
         Query(f'sum by ({by}) (fleet:mlexporter_column_drifted:bool{{tier="page", {ONE_MODEL}}})', "Drifted columns"),
         Query(f"max by ({by}) ({accuracy})", "Accuracy or error"),
         Query(loss_of_limit(ONE_MODEL, by), "Performance lost"),

@@ -90,6 +90,17 @@ def instants(queries: Sequence[Query]) -> list[Any]:
     return [_target(i, query).instant().format(PromQueryFormat.TABLE) for i, query in enumerate(queries)]
 
 
+def _legend() -> common.VizLegendOptions:
+    """The names of all series, under the panel."""
+    return (
+        common.VizLegendOptions()
+        .show_legend(True)
+        .display_mode(models.LegendDisplayMode.LIST)
+        .placement(models.LegendPlacement.BOTTOM)
+        .calcs([])
+    )
+
+
 def finished(built: Panel, number: int, size: tuple[int, int], about: About) -> Panel:
     """A panel with its id, width and height, and its words."""
     width, height = size
@@ -148,13 +159,7 @@ def lines(
         .line_width(2)
         .show_points(models.VisibilityMode.AUTO)
         .span_nulls(False)
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(models.LegendDisplayMode.LIST)
-            .placement(models.LegendPlacement.BOTTOM)
-            .calcs([])
-        )
+        .legend(_legend())
         .tooltip(common.VizTooltipOptions().mode(models.TooltipDisplayMode.MULTI).sort(models.SortOrder.DESCENDING))
     )
     if points is not None:
@@ -169,7 +174,7 @@ def lines(
     for i, query in enumerate(queries):
         panel.override_by_query(chr(ord("A") + i), _look(query))
     if links:
-        panel.override_by_regexp("/.*/", [DynamicConfigValue(id_val="links", value=list(links))])
+        panel.override_by_regexp("/.*/", _clickable(links))
     return finished(panel.build(), id_, size, about)
 
 
@@ -183,6 +188,10 @@ def _look(query: Query) -> list[DynamicConfigValue]:
     if query.right:
         look.append(DynamicConfigValue(id_val="custom.axisPlacement", value="right"))
     return look
+
+
+def _clickable(links: Sequence[DataLink]) -> list[DynamicConfigValue]:
+    return [DynamicConfigValue(id_val="links", value=list(links))]
 
 
 def timeline(
@@ -206,16 +215,10 @@ def timeline(
         .merge_values(True)
         .fill_opacity(90)
         .row_height(0.85)
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(models.LegendDisplayMode.LIST)
-            .placement(models.LegendPlacement.BOTTOM)
-            .calcs([])
-        )
+        .legend(_legend())
     )
     if links:
-        panel.override_by_regexp("/.*/", [DynamicConfigValue(id_val="links", value=list(links))])
+        panel.override_by_regexp("/.*/", _clickable(links))
     return finished(panel.build(), id_, size, about)
 
 
@@ -247,13 +250,7 @@ def bars(
         .bar_width(0.9)
         .fill_opacity(90)
         .line_width(0)
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(models.LegendDisplayMode.LIST)
-            .placement(models.LegendPlacement.BOTTOM)
-            .calcs([])
-        )
+        .legend(_legend())
         .tooltip(common.VizTooltipOptions().mode(models.TooltipDisplayMode.MULTI).sort(models.SortOrder.NONE))
         .with_transformation(DataTransformerConfig(id_val="sortBy", options={"fields": {}, "sort": [{"field": by}]}))
         .with_transformation(

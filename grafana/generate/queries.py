@@ -37,6 +37,31 @@ def or_zero(expr: str, witness: str) -> str:
     return f"{expr}\nor 0 * count({witness})"
 
 
+def firing(*matchers: str) -> str:
+    """Alerts of ours that fire."""
+    return f'ALERTS{{alertname=~"MLExporter.+", alertstate="firing", {", ".join(matchers)}}}'
+
+
+def latency(quantile: float, selector: str, by: str) -> str:
+    """A quantile of latency, of models that tell of theirs."""
+    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{selector}}})"
+    return f"histogram_quantile({quantile}, {buckets}) >= 0"
+
+
+def error_ratio(selector: str, by: str) -> str:
+    """Share of predictions that failed."""
+    return (
+        f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{selector}}})\n"
+        f"/ (sum by ({by}) (fleet:mlexporter_samples:rate5m{{{selector}}}) > 0)"
+    )
+
+
+def bin_shares(selector: str) -> str:
+    """Share of each bin of a column, of all replicas together."""
+    counts = f"sum_over_time(fleet:mlexporter_column_bin:increase5m{{{selector}}}[$__interval])"
+    return f"sum by (bin) ({counts}) / on () group_left () (sum({counts}) > 0)"
+
+
 def worst(number: int, expr: str) -> str:
     """The series of `expr` with the largest values in the time shown, the same ones at every point."""
     return f"topk({number}, max_over_time(({expr})[$__range:$__interval] @ end()))"

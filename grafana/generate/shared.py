@@ -2,9 +2,9 @@
 
 from grafana_foundation_sdk.models.dashboard import Panel
 
-from grafana.generate import alerts, panels, style
+from grafana.generate import alerts, panels, queries, style
 from grafana.generate.panels import POOLED, About, Query
-from grafana.generate.queries import JOBS, loss_of_limit, or_zero, ordered_bins, recent
+from grafana.generate.queries import JOBS, bin_shares, loss_of_limit, or_zero, ordered_bins, recent
 
 
 def rules_evaluated(id_: int) -> Panel:
@@ -24,20 +24,16 @@ def rules_evaluated(id_: int) -> Panel:
 
 def firing(id_: int, severity: str, selector: str, witness: str, otherwise: str) -> Panel:
     """How many alerts of a severity fire."""
-    color = {"critical": style.BAD, "warning": style.WARN}[severity]
+    limit = {"critical": style.bad_from, "warning": style.warn_from}[severity](1)
     about = About(
         f"{severity.capitalize()} alerts",
         f"How many alerts of severity {severity} fire now.",
         "0.",
         otherwise,
     )
-    alerts_firing = (
-        f'count(ALERTS{{alertname=~"MLExporter.+", alertstate="firing", severity="{severity}", {selector}}})'
-    )
-    query = Query(or_zero(alerts_firing, witness))
-    return panels.number(
-        id_, about, query, unit="none", thresholds=style.steps([(None, style.GOOD), (1, color)]), decimals=0
-    )
+    alerts_firing = queries.firing(f'severity="{severity}"', selector)
+    query = Query(or_zero(f"count({alerts_firing})", witness))
+    return panels.number(id_, about, query, unit="none", thresholds=limit, decimals=0)
 
 
 def distribution(id_: int, size: tuple[int, int], about: About, selector: str) -> Panel:
@@ -57,9 +53,8 @@ def distribution(id_: int, size: tuple[int, int], about: About, selector: str) -
 
 def shares(id_: int, size: tuple[int, int], about: About, selector: str) -> Panel:
     """Shares of a column's bins over time."""
-    counts = f"sum_over_time(fleet:mlexporter_column_bin:increase5m{{{selector}}}[$__interval])"
-    expr = ordered_bins(f"sum by (bin) ({counts}) / on () group_left () (sum({counts}) > 0)")
-    return panels.shares_over_time(id_, size, about, Query(expr, "{{bin}}", step=POOLED))
+    query = Query(ordered_bins(bin_shares(selector)), "{{bin}}", step=POOLED)
+    return panels.shares_over_time(id_, size, about, query)
 
 
 def performance_loss(id_: int, size: tuple[int, int], selector: str, by: str, legend: str) -> Panel:
@@ -74,7 +69,7 @@ def performance_loss(id_: int, size: tuple[int, int], selector: str, by: str, le
     )
     query = Query(loss_of_limit(selector, by), legend, step=POOLED)
     return panels.lines(
-        id_, size, about, [query], unit="percentunit", thresholds=style.thresholds(bad=1.0), minimum=None, maximum=1.1
+        id_, size, about, [query], unit="percentunit", thresholds=style.bad_from(1.0), minimum=None, maximum=1.1
     )
 
 
@@ -87,13 +82,10 @@ def error_ratio(id_: int, size: tuple[int, int], selector: str, by: str, legend:
         f"over {alerts.INFERENCE_ERRORS:.0%}, for five minutes and over an hour, MLExporterInferenceErrors pages. Look "
         "at the log of the model server, and at what was released.",
     )
-    expr = (
-        f"sum by ({by}) (fleet:mlexporter_inference_errors:rate5m{{{selector}}})\n"
-        f"/ (sum by ({by}) (fleet:mlexporter_samples:rate5m{{{selector}}}) > 0)"
-    )
-    limit = style.thresholds(bad=alerts.INFERENCE_ERRORS)
+    query = Query(queries.error_ratio(selector, by), legend)
+    limit = style.bad_from(alerts.INFERENCE_ERRORS)
     return panels.lines(
-        id_, size, about, [Query(expr, legend)], unit="percentunit", thresholds=limit, maximum=alerts.INFERENCE_ERRORS
+        id_, size, about, [query], unit="percentunit", thresholds=limit, maximum=alerts.INFERENCE_ERRORS
     )
 
 
@@ -110,13 +102,12 @@ def latency(
         "twice yesterday's p95, and over 50 ms, is MLExporterInferenceLatency. Look at load and CPU of the model "
         "server, and at what was released. Empty where samples carry no latency.",
     )
-    buckets = f"sum by ({by}, le) (fleet:mlexporter_inference_duration_seconds_bucket:rate5m{{{selector}}})"
     colors = {0.5: style.SKY, 0.95: style.BLUE, 0.99: style.PURPLE}
-    queries = [
-        Query(f"histogram_quantile({quantile}, {buckets}) >= 0", f"p{quantile * 100:g} {legend}", colors[quantile])
+    each = [
+        Query(queries.latency(quantile, selector, by), f"p{quantile * 100:g} {legend}", colors[quantile])
         for quantile in quantiles
     ]
-    return panels.lines(id_, size, about, queries, unit="s")
+    return panels.lines(id_, size, about, each, unit="s")
 
 
 def throughput(id_: int, size: tuple[int, int], selector: str, by: str, legend: str) -> Panel:

@@ -17,7 +17,6 @@ SKY = "#56B4E9"
 ORANGE = "#E69F00"
 VERMILION = "#D55E00"
 PURPLE = "#CC79A7"
-GREEN = "#009E73"
 GREY = "#8C8C8C"
 
 # Good is blue and bad is vermilion: never green against red. Words go with the colours wherever there is room.
@@ -41,10 +40,14 @@ def by_threshold() -> FieldColor:
     return FieldColor().mode(FieldColorModeId.THRESHOLDS)
 
 
-def thresholds(good: str = GOOD, **over: float) -> ThresholdsConfig:
-    """`good` up to the first of the thresholds; `warn` and `bad` are where their colours begin."""
-    colors = {"warn": WARN, "bad": BAD, "good": GOOD, "neutral": NEUTRAL}
-    return steps([(None, good), *((value, colors[name]) for name, value in over.items())])
+def warn_from(value: float) -> ThresholdsConfig:
+    """Good up to a value that asks for a look."""
+    return steps([(None, GOOD), (value, WARN)])
+
+
+def bad_from(value: float) -> ThresholdsConfig:
+    """Good up to a value that pages, or that nothing should reach."""
+    return steps([(None, GOOD), (value, BAD)])
 
 
 def steps(pairs: Sequence[tuple[float | None, str]]) -> ThresholdsConfig:

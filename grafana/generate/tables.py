@@ -29,7 +29,6 @@ class Cell:
         thresholds: colours of its background.
         states: words for its values.
         links: from its cells.
-        hidden: there for links alone.
 
     """
 
@@ -39,7 +38,6 @@ class Cell:
     thresholds: ThresholdsConfig | None = None
     states: style.States = field(default_factory=dict)
     links: Sequence[DataLink] = ()
-    hidden: bool = False
 
 
 def rows(
@@ -108,6 +106,4 @@ def _cell(cell: Cell) -> list[DynamicConfigValue]:
         look["custom.cellOptions"] = {"type": "color-background", "mode": "basic"}
     if cell.links:
         look["links"] = list(cell.links)
-    if cell.hidden:
-        look["custom.hidden"] = True
     return [DynamicConfigValue(id_val=id_, value=value) for id_, value in look.items()]

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,7 @@ def own(step: int) -> dict[str, str]:
     }
 
 
-_LABEL_VALUES = re.compile(r"label_values\((?:(.+),\s*)?(\w+)\s*\)\s*", re.DOTALL)
-_QUERY_RESULT = re.compile(r"query_result\((.+)\)\s*", re.DOTALL)
+_LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)", re.DOTALL)
 
 
 class RefusedError(Exception):
@@ -57,20 +56,12 @@ class Grafana:
 
         Raises RefusedError where Prometheus refuses its query.
         """
-        if variable["type"] in ("custom", "interval"):
-            return [part.split(" : ")[-1].strip() for part in str(variable["query"]).split(",")]
-        if variable["type"] in ("textbox", "constant"):
-            return [str(variable["query"])]
         text = interpolated(query_of(variable), chosen, own(SCRAPE_SECONDS))
-        if found := _LABEL_VALUES.fullmatch(text):
-            match = {"match[]": found[1]} if found[1] else {}
-            data = self._ask(f"label/{found[2]}/values", {"start": now - RANGE_SECONDS, "end": now, **match})
-            return list(_kept(data, variable.get("regex", "")))
-        found = _QUERY_RESULT.fullmatch(text)
+        found = _LABEL_VALUES.fullmatch(text)
         assert found is not None, f"a query of a variable that is not known here: {text}"
-        data = self._ask("query", {"query": found[1], "time": now})["result"]
-        lines = [f"{_series(one['metric'])} {one['value'][1]} {one['value'][0] * 1000:.0f}" for one in data]
-        return list(_kept(lines, variable.get("regex", "")))
+        window = {"start": now - RANGE_SECONDS, "end": now}
+        values: list[str] = self._ask(f"label/{found[2]}/values", {"match[]": found[1], **window})
+        return values
 
     def choose(self, dashboard: Json, wanted: Mapping[str, str], alls: frozenset[str]) -> dict[str, Chosen]:
         """A value for each variable: All where it is among `alls` and has it, what is wanted, or its first.
@@ -99,25 +90,6 @@ class Grafana:
         if answer["status"] != "success":
             raise RefusedError(answer.get("error", answer))
         return answer["data"]
-
-
-def _kept(options: list[str], regex: str) -> Iterator[str]:
-    """Those that a variable's regular expression keeps, or its group of them, each once."""
-    pattern = re.compile(regex.strip("/")) if regex else None
-    seen = set()
-    for option in options:
-        found = pattern.search(option) if pattern else None
-        if pattern and not found:
-            continue
-        value = found[1] if found and pattern and pattern.groups else option
-        if value not in seen:
-            seen.add(value)
-            yield value
-
-
-def _series(metric: Mapping[str, str]) -> str:
-    labels = ",".join(f'{name}="{value}"' for name, value in metric.items() if name != "__name__")
-    return f"{metric.get('__name__', '')}{{{labels}}}"
 
 
 def _is_number(value: tuple[float, str]) -> bool:

@@ -1,7 +1,6 @@
 """The real Prometheus, and programs like it, as processes of their own on free ports of this machine."""
 
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import requests
 
 from e2e.conftest import Exporter, free_port, poll
+from mlexporter.demo.processes import Program, StopSignals
+from mlexporter.demo.wire import Address
 
 SECONDS = 30.0
 
@@ -47,29 +48,10 @@ def scraping(*targets: Exporter, **how: Any) -> dict[str, Any]:
     return {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [job]}
 
 
-@contextmanager
-def program(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
-    """A program that is ready, and that is stopped by its own process id."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-
-    def ready() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            return requests.get(f"{url}/-/ready", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
-
-    try:
-        poll(ready, SECONDS, log.read_text)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def program(command: Sequence[str], url: str, log: Path) -> Program:
+    """A program that as a context is ready, and is stopped by its own process id."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return Program(command[0], command, Address(host, int(port)), log, StopSignals())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 import yaml
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
 SECONDS = 120.0
 STATE = "/var/lib/mlexporter"
+SCRIPT = ROOT / SERVICES["traffic"]["entrypoint"][-1].lstrip("/")
 
 
 def test_traffic_reaches_both_exporters(tmp_path: Path) -> None:
@@ -32,9 +34,8 @@ def test_traffic_reaches_both_exporters(tmp_path: Path) -> None:
         page = requests.get(f"http://127.0.0.1:{ports[name]}/metrics", timeout=20).text
         return sum_of(series_of(page), metric, **labels)
 
-    script = ROOT / SERVICES["traffic"]["entrypoint"][-1].lstrip("/")
     options = [here(option) for option in SERVICES["traffic"]["command"] if "-after=" not in option]
-    command = [sys.executable, str(script), *options, "--features-drift-after=1", "--concept-drifts-after=2"]
+    command = [sys.executable, str(SCRIPT), *options, "--features-drift-after=1", "--concept-drifts-after=2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as traffic:
         try:
             written = Path(here(SERVICES["traffic"]["healthcheck"]["test"][-1]))
@@ -61,3 +62,21 @@ def test_traffic_reaches_both_exporters(tmp_path: Path) -> None:
     assert traffic.returncode == 0, said
     assert said.endswith("stopped\n")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("folder", "exporter", "said"),
+    [
+        (".", "exporter-1", "'exporter-1' is not host:port"),
+        (".", "exporter-1:http", "'exporter-1:http' is not host:port"),
+        (".", ":9877", "':9877' is not host:port"),
+        (".", "exporter-1:99999", "'exporter-1:99999' is not host:port"),
+        ("nowhere", "exporter-1:9877", "'nowhere' does not exist"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(tmp_path: Path, folder: str, exporter: str, said: str) -> None:
+    command = [sys.executable, str(SCRIPT), f"--folder={folder}", f"--exporter={exporter}"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert list(tmp_path.iterdir()) == []

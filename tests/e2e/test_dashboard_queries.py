@@ -155,10 +155,8 @@ def answers(grafana: Grafana, query: Query) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     asked: dict[str, int] = {}
-    base = choices(grafana, query.dashboard)["one of each"]
     for way, chosen in choices(grafana, query.dashboard).items():
-        single = {name: base[name] if name in query.single else value for name, value in chosen.items()}
-        expr = interpolated(query.expr, single, own(query.step))
+        expr = interpolated(query.expr, chosen, own(query.step))
         if expr not in asked:
             asked[expr] = grafana.values(query, expr, time.time())
             print(f"{query}: {way}: {asked[expr]} values\n    {expr}")  # noqa: T201 - the report
@@ -224,7 +222,7 @@ def test_the_list_of_what_may_be_empty_names_what_there_is() -> None:
 def test_every_variable_that_is_used_exists() -> None:
     for query in EVERY:
         known = {variable["name"] for variable in variables(load(query.dashboard))} | own(1).keys()
-        used = {name for name, _ in referenced(query.expr) if not name.isdecimal()}
+        used = {name for name in referenced(query.expr) if not name.isdecimal()}
         assert used <= known, str(query)
 
 

@@ -48,12 +48,15 @@ LabelPrediction = Annotated[
 ]
 
 
-class Sample(Struct, kw_only=True):
+class _OfVersion(Struct, kw_only=True):
+    model: Model | UnsetType = UNSET
+    version: Version | UnsetType = UNSET
+
+
+class Sample(_OfVersion, kw_only=True):
     """A sample."""
 
     features: Features
-    model: Model | UnsetType = UNSET
-    version: Version | UnsetType = UNSET
     id: Id | UnsetType = UNSET
     prediction: Prediction | UnsetType = UNSET
     label: Label | UnsetType = UNSET
@@ -61,12 +64,10 @@ class Sample(Struct, kw_only=True):
     error: Error | UnsetType = UNSET
 
 
-class SampleRows(Struct, kw_only=True):
+class SampleRows(_OfVersion, kw_only=True):
     """Samples one by one; `model` and `version` hold for those that name none of their own."""
 
     samples: list[Sample] | Sample
-    model: Model | UnsetType = UNSET
-    version: Version | UnsetType = UNSET
 
 
 class SampleColumnLists(Struct, kw_only=True):
@@ -80,30 +81,24 @@ class SampleColumnLists(Struct, kw_only=True):
     error: list[Error] | UnsetType | None = UNSET
 
 
-class SampleColumns(Struct, kw_only=True):
+class SampleColumns(_OfVersion, kw_only=True):
     """Samples column by column, several times as fast as rows on both sides."""
 
     columns: SampleColumnLists
-    model: Model | UnsetType = UNSET
-    version: Version | UnsetType = UNSET
 
 
-class TruthOf(Struct, kw_only=True):
+class TruthOf(_OfVersion, kw_only=True):
     """A label of an `id`, of a `prediction`, or of both."""
 
     label: TrueLabel
-    model: Model | UnsetType = UNSET
-    version: Version | UnsetType = UNSET
     id: LabelId | UnsetType = UNSET
     prediction: LabelPrediction | UnsetType = UNSET
 
 
-class LabelRows(Struct, kw_only=True):
+class LabelRows(_OfVersion, kw_only=True):
     """Labels one by one; `model` and `version` hold for those that name none of their own."""
 
     labels: list[TruthOf] | TruthOf
-    model: Model | UnsetType = UNSET
-    version: Version | UnsetType = UNSET
 
 
 class LabelColumnLists(Struct, kw_only=True):
@@ -114,9 +109,7 @@ class LabelColumnLists(Struct, kw_only=True):
     prediction: list[LabelPrediction] | UnsetType | None = UNSET
 
 
-class LabelColumns(Struct, kw_only=True):
+class LabelColumns(_OfVersion, kw_only=True):
     """Labels column by column."""
 
     columns: LabelColumnLists
-    model: Model | UnsetType = UNSET
-    version: Version | UnsetType = UNSET
