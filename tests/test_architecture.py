@@ -122,7 +122,7 @@ ALLOWED = {
     "crew": "",
     "backlog": "crew",
     "connections": "backlog",
-    "slow_clients": "backlog crew decode samples",
+    "slow_clients": "backlog connections crew decode samples",
     "server": (
         "answers baseline config decode explanation exposition label_intake negotiation openapi pending reloader "
         "samples slow_clients snapshot status store telemetry"
