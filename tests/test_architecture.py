@@ -92,7 +92,7 @@ ALLOWED = {
         "samples snapshot state tick window"
     ),
     "persistence": "restoring state store",
-    "loading": "baseline budget config derived_profile outcome_profile",
+    "loading": "baseline budget config config_document derived_profile outcome_profile",
     # recorded samples through all of it
     "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mlexporter import __version__, addresses, config, logs, memory
-from mlexporter.baseline import Baseline, BaselineError
+from mlexporter.baseline import Baseline
 from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import Config, ConfigError
 from mlexporter.loading import load_baselines, missing_extra, shifted_seasons
@@ -27,7 +27,7 @@ JOIN_SECONDS: Final = 2.0
 
 
 def _load(file: Path | None) -> tuple[Config, dict[tuple[str, str], Baseline]]:
-    """The configuration and its baselines. Raises ConfigError or BaselineError."""
+    """The configuration and its baselines. Raises ConfigError."""
     settings = config.load(file) if file is not None else config.default()
     baselines = load_baselines(settings, file)
     return settings, baselines
@@ -124,7 +124,7 @@ def serve(
         settings, baselines = _load(config_file)
         web_files = WebFiles(web_config_file) if web_config_file is not None else None
         web = web_files.load() if web_files is not None else None
-    except (ConfigError, BaselineError, ValueError) as error:
+    except (ConfigError, ValueError) as error:
         click.echo(f"mlexporter: {error}", err=True)
         sys.exit(1)
     problem = addresses.problem_with(host, port)
