@@ -92,7 +92,7 @@ ALLOWED = {
         "samples snapshot state tick window"
     ),
     "persistence": "restoring state store",
-    "loading": "baseline budget config derived_profile outcome_profile",
+    "loading": "baseline budget config config_document derived_profile outcome_profile",
     # recorded samples through all of it
     "backtest": "alarm baseline categories config dataset decode detector edges expectation samples snapshot store",
     # snapshots to text
@@ -122,7 +122,7 @@ ALLOWED = {
     "crew": "",
     "backlog": "crew",
     "connections": "backlog",
-    "slow_clients": "backlog crew decode samples",
+    "slow_clients": "backlog connections crew decode samples",
     "server": (
         "answers baseline config decode explanation exposition label_intake negotiation openapi pending reloader "
         "samples slow_clients snapshot status store telemetry"

@@ -130,7 +130,10 @@ def test_a_shared_store_needs_its_extra(run: Run, write: Write, monkeypatch: pyt
     said = "labels.store needs the extra: pip install 'mlexporter[redis]'"
     checked = run("check", "config", path)
     assert (checked.exit_code, checked.stderr) == (0, f"{path}: warning: {said}\n")
-    assert one_line(run("serve", f"--config.file={path}")) == f"mlexporter: {said}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+    served = run("serve", f"--config.file={path}", f"--web.listen-address=127.0.0.1:{free}")
+    assert one_line(served) == f"mlexporter: {said}"
 
 
 def test_the_series_of_a_comparison_are_held_to_the_limit(run: Run, write: Write) -> None:
@@ -158,7 +161,7 @@ limits: {max_series: 150}
     # a window; each 5 of the alarm
     path = write("mlexporter.yml", text)
     expected = (
-        f"{path}: limits.max_series: the models take up to 151 series, more than 150; "
+        f"{path}:4:22: limits.max_series: the models take up to 151 series, more than 150; "
         "raise it, or leave out columns or windows"
     )
     assert one_line(run("check", "config", path)) == expected
@@ -211,7 +214,7 @@ def test_a_bad_baseline_is_one_clear_line(run: Run, write: Write, tmp_path: Path
     path = write("mlexporter.yml", "models: [{name: churn, baseline: churn.json}]")
     result = run("check", "config", path) if command == "check" else run("serve", f"--config.file={path}")
     line = one_line(result).removeprefix("mlexporter: ")
-    assert line.startswith(f"{path}: models[0].baseline: {tmp_path}/churn.json: ")
+    assert line.startswith(f"{path}:1:34: models[0].baseline: {tmp_path}/churn.json: ")
     assert len(line) < 500
 
 
@@ -219,12 +222,12 @@ def test_every_bad_baseline_is_named(run: Run, write: Write) -> None:
     write("good.json", encode(PROFILE))
     write("bad.json", "{")
     models = [{"name": f"m{i}", "baseline": name} for i, name in enumerate(["bad.json", "good.json", "none.json"])]
-    path = write("mlexporter.yml", json.dumps({"models": models}))
+    path = write("mlexporter.yml", "models:\n" + "".join(f"- {json.dumps(model)}\n" for model in models))
     result = run("check", "config", path)
     assert result.exit_code == 1
     assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
-        [str(path), "models[0].baseline"],
-        [str(path), "models[2].baseline"],
+        [f"{path}:2:30", "models[0].baseline"],
+        [f"{path}:4:30", "models[2].baseline"],
     ]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mlexporter import config, scalars, strict_yaml
 from mlexporter.config import ColumnConfig, Config, ConfigError, Window
+from mlexporter.config_document import KeyPath
 
 HERE = Path(__file__).parent / "config"
 DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -631,3 +632,23 @@ def test_examples_of_the_documentation() -> None:
     with pytest.raises(ConfigError) as caught:
         config.parse(faulty, name="mlexporter.yml")
     assert f"{caught.value}\n" == errors
+
+
+# -- what is found out after it was read -------------------------------------------------------------------------------
+
+
+def test_what_is_found_out_later_has_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text("models:\n  - name: m\n    baseline: m.json\n")
+    problems: list[tuple[KeyPath, str]] = [(("limits", "max_series"), "too many"), (("models", 0, "baseline"), "gone")]
+    with pytest.raises(ConfigError) as caught:
+        config.refuse(path, problems)
+    assert str(caught.value) == f"{path}:1:1: limits.max_series: too many\n{path}:3:15: models[0].baseline: gone"
+
+
+@pytest.mark.parametrize("text", ["models: [\n", "windows: [1h]\n", "wndows: [1h]\n", ""])
+def test_a_file_that_has_changed_meanwhile_is_refused_all_the_same(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        config.refuse(path, [(("models", 0, "baseline"), "gone")])

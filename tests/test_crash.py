@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -199,6 +200,22 @@ def test_a_stop_while_it_starts_loses_no_counter(tmp_path: Path, server: str) ->
         assert exporter.one("samples_total") == 7
     finally:
         exporter.kill()
+
+
+@pytest.mark.parametrize("server", ["granian", "waitress"])
+def test_signals_in_a_row_are_one_stop(tmp_path: Path, server: str) -> None:
+    """Who is impatient must not turn a stop into a crash."""
+    exporter = Exporter(tmp_path)
+    exporter.start(f"--storage.path={tmp_path / 'state'}", f"--web.server={server}")
+    try:
+        exporter.ready()
+        for _ in range(8):
+            exporter.process.send_signal(signal.SIGTERM)
+            time.sleep(0.002)
+        assert exporter.process.wait(SECONDS) == 0
+    finally:
+        exporter.kill()
+    assert (tmp_path / "state" / "state.clean").exists()
 
 
 # -- a folder that is taken away --------------------------------------------------------------------------------------

@@ -329,6 +329,37 @@ def test_a_write_that_fails_leaves_what_was_there(
     assert samples_of(folder.take().state) == 11
 
 
+def test_what_is_written_lasts_before_anything_relies_on_it(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power that fails keeps what was flushed, in the file and in the folder, and nothing else for sure."""
+    done: list[str] = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def flushed(descriptor: int) -> None:
+        done.append(f"flush {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"rename {path.name}")
+        return replace(path, target)
+
+    def deleted(path: Path) -> None:
+        done.append(f"delete {path.name}")
+        unlink(path)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(Path, "unlink", deleted)
+    folder = StateFolder(tmp_path / "folder")
+    folder.write(store.state(), clean=True)
+    assert done[:3] == ["flush state.bin.new", "rename state.bin.new", "flush folder"]
+    assert done[3:] == ["flush state.clean.new", "rename state.clean.new", "flush folder"]
+    done.clear()
+    assert folder.take().clean
+    assert done == ["delete state.clean", "flush folder"]
+
+
 def test_what_a_crash_left_half_written_is_in_nobodys_way(tmp_path: Path, store: Store) -> None:
     (tmp_path / "state.bin.new").write_bytes(DATA[:100] * 1000)
     folder = StateFolder(tmp_path)

@@ -5,6 +5,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,6 +223,61 @@ def test_only_the_last_worker_accepts(
     for _ in range(4):
         granian.renew(None)
     assert [note.said for note in notes] == [["stop accepting"]] * 3 + [[]]
+
+
+STOPPED_AT_ANY_LINE = """
+import signal, sys, threading
+from mlexporter import serving
+
+class Worker:
+    def __init__(self, *_, **__):
+        self.ended = threading.Event()
+        self.ended.set()
+
+    def __getattr__(self, _):
+        return lambda: None
+
+class Application:
+    ready = threading.Event()
+
+class Reader:
+    def hurry(self, _):
+        pass
+
+def stopped_at(line):
+    left = line
+    def trace(frame, event, _):
+        nonlocal left
+        left -= event == "line"
+        if left == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+    granian = serving.Granian(Application(), Reader(), serving.Crew(), None)
+    granian._end_retired = lambda: None  # which would find that nobody serves
+    renew = granian.renew
+    def renewed(tls):
+        renew(tls)
+        sys.settrace(trace)
+        sys._getframe(1).f_trace = trace
+    granian.renew = renewed
+    granian.run("127.0.0.1", 0)
+    sys.settrace(None)
+
+serving.Worker = Worker
+serving._give_up_later = lambda: None
+serving._SIGNAL_SECONDS = 0.001
+for line in range(1, 120):
+    print(line, flush=True)
+    stopped_at(line)
+"""
+
+
+def test_a_signal_may_come_at_any_line() -> None:
+    """It interrupts the main thread, which may hold a lock just then."""
+    command = [sys.executable, "-c", STOPPED_AT_ANY_LINE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "119"
 
 
 # -- ticks ---------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ Durations are seconds and sizes are bytes once read. What each setting means sta
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NoReturn
 
 import msgspec
 
@@ -227,17 +228,35 @@ def parse(text: str, *, name: str, folder: Path = Path()) -> Config:
 
     Raises ConfigError with every problem that the text has.
     """
-    document = read(text, Config, name=name)
-    if not document.stopped:
-        _check_models(document)
-        _check_windows(document)
-        _check_tolerances(document)
-    config = document.result()
+    config = _checked(text, name).result()
     models = tuple(
         msgspec.structs.replace(model, baseline=folder / model.baseline) if model.baseline else model
         for model in config.models
     )
     return msgspec.structs.replace(config, models=models)
+
+
+def refuse(path: Path, problems: Iterable[tuple[KeyPath, str]]) -> NoReturn:
+    """Refuse the file at `path` for what was found out after it was read, each with the place of its key.
+
+    Raises ConfigError with all of it.
+    """
+    document = _checked(text_of(path), str(path))
+    for key, message in problems:
+        if document.stopped:  # it has changed meanwhile, and is no YAML any more
+            break
+        document.refuse(key, message)
+    document.result()
+    raise AssertionError("there was no problem")
+
+
+def _checked(text: str, name: str) -> Document[Config]:
+    document = read(text, Config, name=name)
+    if not document.stopped:
+        _check_models(document)
+        _check_windows(document)
+        _check_tolerances(document)
+    return document
 
 
 def _whole_file(path: Path, message: str) -> ConfigError:

@@ -26,7 +26,6 @@ Headers = list[tuple[str, str]]
 
 OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 _HANDLERS: Final = frozenset({"/v1/samples", "/v1/labels", "/metrics"})
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PUSH: Final = frozenset({"push"})
 _SCRAPE: Final = frozenset({"scrape"})
@@ -88,12 +87,8 @@ class Guard:
         length = ("Content-Length", str(len(body)))
         start_response(_STATUS[code], [("Content-Type", "application/json"), length, *more, *rules.headers])
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        self._telemetry.request(
-            path if path in _HANDLERS else "other",
-            method if method in _METHODS else "other",
-            code,
-            time.perf_counter() - start,
-        )
+        handler = path if path in _HANDLERS else "other"
+        self._telemetry.request(handler, method, code, time.perf_counter() - start)
         return [b""] if method == "HEAD" else [body]
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from msgspec import UNSET
 
-from mlexporter import baseline
+from mlexporter import baseline, config
 from mlexporter.baseline import Baseline, BaselineError
 from mlexporter.budget import comparison_series, outcome_series, series_of
 from mlexporter.config import UNVERSIONED, Config
+from mlexporter.config_document import KeyPath
 from mlexporter.derived_profile import profile_of
 from mlexporter.outcome_profile import ProfileError
 
@@ -19,14 +20,14 @@ def load_baselines(settings: Config, file: Path | None) -> dict[tuple[str, str],
 
     Args:
         settings: the configuration.
-        file: that it was read from, for messages.
+        file: that it was read from, for messages; None where none names a baseline.
 
     Raises:
-        BaselineError: with every one that cannot be used, a line each; or together they take too many series.
+        ConfigError: with every one that cannot be used, a line each; or together they take too many series.
 
     """
     baselines: dict[tuple[str, str], Baseline] = {}
-    problems: list[str] = []
+    problems: list[tuple[KeyPath, str]] = []
     newest: dict[str, Baseline] = {}
     series, windows = 0, len(settings.windows)
     for i, model in enumerate(settings.models):
@@ -37,24 +38,23 @@ def load_baselines(settings: Config, file: Path | None) -> dict[tuple[str, str],
             said = model.prediction
             profile = profile_of(found, model.task, said.classes, said.threshold)
         except BaselineError as error:
-            problems.append(f"models[{i}].baseline: {error}")
+            problems.append((("models", i, "baseline"), str(error)))
             continue
         except ProfileError as error:
             profile = None  # where nobody built a baseline with outcomes, it does without them
             if found.outcomes is not UNSET:
-                problems.append(f"models[{i}]: {error}")
+                problems.append((("models", i), str(error)))
         baselines[model.name, model.version or UNVERSIONED] = found
         series += series_of(found.columns, windows) + outcome_series(profile, windows)
         if model.name in newest:
             series += comparison_series(newest[model.name].columns, windows)
         newest[model.name] = found
     if series > settings.limits.max_series:
-        problems.append(
-            f"limits.max_series: the models take up to {series} series, more than {settings.limits.max_series}; "
-            "raise it, or leave out columns or windows"
-        )
+        message = f"the models take up to {series} series, more than {settings.limits.max_series}; "
+        problems.append((("limits", "max_series"), f"{message}raise it, or leave out columns or windows"))
     if problems:
-        raise BaselineError("\n".join(f"{file}: {problem}" for problem in problems))
+        assert file is not None
+        config.refuse(file, problems)
     return baselines
 
 

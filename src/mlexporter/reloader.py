@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from mlexporter.baseline import Baseline, BaselineError
+from mlexporter.baseline import Baseline
 from mlexporter.config import Config, ConfigError
 from mlexporter.store import Store
 from mlexporter.telemetry import Telemetry
@@ -41,7 +41,7 @@ class Reloader:
     """Reloads in a thread that runs `run`.
 
     Args:
-        load: reads the configuration and its baselines; raises ConfigError or BaselineError.
+        load: reads the configuration and its baselines; raises ConfigError.
         running: the configuration that holds.
         store: goes on with a new one.
         telemetry: tells how it went.
@@ -114,7 +114,7 @@ class Reloader:
     def _reload(self) -> str | None:
         try:
             config, baselines = self._load()
-        except (ConfigError, BaselineError) as error:
+        except ConfigError as error:
             logger.warning("the new configuration is refused; the old one stays", extra={"error": str(error)})
             return str(error)
         for name in _LABEL_SETTINGS:

@@ -145,8 +145,7 @@ class Application:
     def _send(self, answer: Answer, environ: Environ, start_response: StartResponse, start: float) -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         start_response(_STATUS[answer.code], [*answer.headers, ("Content-Length", str(len(answer.body)))])
-        handler = path if path in _PATHS else "other"
-        self._telemetry.request(handler, _known_method(method), answer.code, time.perf_counter() - start)
+        self._telemetry.request(path, method, answer.code, time.perf_counter() - start)
         return [b""] if method == "HEAD" else [answer.body]
 
     # -- samples and labels -------------------------------------------------------------------------------------------
@@ -255,7 +254,7 @@ class Application:
         body = list(self._flask(environ, started))
         rule = environ.get("mlexporter.route", "other")
         code = codes[-1] if codes else 500
-        self._telemetry.request(rule, _known_method(environ["REQUEST_METHOD"]), code, time.perf_counter() - start)
+        self._telemetry.request(rule, environ["REQUEST_METHOD"], code, time.perf_counter() - start)
         return body
 
 
@@ -276,11 +275,6 @@ def _not_allowed(allowed: str) -> Answer:
     return Answer(405, [_JSON, ("Allow", allowed)], encoded(Problem(f"method not allowed; allowed: {allowed}")))
 
 
-def _known_method(method: str) -> str:
-    """A method as a label value: no client can invent new ones."""
-    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH") else "other"
-
-
 def _content_type(*, openmetrics: bool) -> str:
     if openmetrics:
         return "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -294,7 +288,6 @@ def _text(text: str, status: int = 200) -> flask.Response:
 def _flask_application(app: Application, store: Store, clock: Callable[[], float]) -> flask.Flask:
     """The routes that are not hot."""
     web = flask.Flask(__name__, static_folder=None)
-    started = clock()
 
     @web.before_request
     def note_route() -> None:
@@ -302,6 +295,13 @@ def _flask_application(app: Application, store: Store, clock: Callable[[], float
         if flask.request.url_rule is not None:
             flask.request.environ["mlexporter.route"] = flask.request.url_rule.rule
 
+    _add_lifecycle(web, app)
+    _add_reports(web, app, store, started=clock())
+    _add_errors(web)
+    return web
+
+
+def _add_lifecycle(web: flask.Flask, app: Application) -> None:
     @web.get("/-/healthy")
     def healthy() -> flask.Response:
         return _text("mlexporter is healthy.\n")
@@ -316,6 +316,8 @@ def _flask_application(app: Application, store: Store, clock: Callable[[], float
     def reload() -> flask.Response:
         return app.reloaded()
 
+
+def _add_reports(web: flask.Flask, app: Application, store: Store, *, started: float) -> None:
     @web.get("/api/v1/status")
     def status() -> flask.Response:
         content = status_of(store.snapshot(), started=started, max_series=app.config.limits.max_series)
@@ -350,6 +352,8 @@ def _flask_application(app: Application, store: Store, clock: Callable[[], float
             "landing.html", status=content, discovery=app.config.discovery.enabled, version=__version__
         )
 
+
+def _add_errors(web: flask.Flask) -> None:
     @web.errorhandler(404)
     def not_found(_: Exception) -> tuple[dict[str, str], int]:
         return {"error": "no such page; GET / lists what is here"}, 404
@@ -366,4 +370,3 @@ def _flask_application(app: Application, store: Store, clock: Callable[[], float
         return {"error": "internal error; the exporter's log says where"}, 500
 
     web.log_exception = lambda _: None  # type: ignore[method-assign,assignment]  # its text may hold a sample's value
-    return web

@@ -1,5 +1,6 @@
 """Runs the application under a server, in this one process, until a signal ends it."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -93,19 +94,20 @@ class Granian:
         self._lock = threading.Lock()
         self._servers: list[_Server] = []
         self._listener: socket.socket | None = None
+        self._signalled = False
         self._stopping = threading.Event()
 
     def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        _on_end(self._note_signal)
         self._listener = listen(host, port)
         self.renew(self._access.tls if self._access is not None else None)
         if self._access is not None:
             self._access.on_new_tls(self.renew)
         # The system may hand a signal to any thread, and Python runs its handler in this one, once it wakes.
-        while not self._stopping.wait(_SIGNAL_SECONDS):
+        while not (self._signalled or self._stopping.wait(_SIGNAL_SECONDS)):
             self._end_retired()
+        self._begin_to_end()
         with self._lock:
             for server in self._servers:
                 server.stop()
@@ -146,7 +148,11 @@ class Granian:
                 elif server.retired_at is not None and time.monotonic() > server.retired_at + _RETIRED_SECONDS:
                     server.stop()
 
-    def _stop(self, _: int, __: FrameType | None) -> None:
+    def _note_signal(self, _: int, __: FrameType | None) -> None:
+        """A handler may interrupt whoever holds a lock, so it takes none."""
+        self._signalled = True
+
+    def _begin_to_end(self) -> None:
         """Finish what was begun, within seconds."""
         logger.info("stopping")
         self._application.ready.clear()
@@ -175,12 +181,16 @@ def hold_signals() -> None:
     """Have signals that end the process come again and again, until there are the handlers of a server for them."""
 
     def later(number: int, _: FrameType | None) -> None:
-        timer = threading.Timer(_SIGNAL_SECONDS, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        # no thread: starting one takes a lock, which whoever is interrupted may hold
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+        signal.setitimer(signal.ITIMER_REAL, _SIGNAL_SECONDS)
 
+    _on_end(later)
+
+
+def _on_end(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, later)
+        signal.signal(number, handler)
 
 
 def _give_up_later() -> None:
@@ -223,17 +233,15 @@ def serve_waitress(
     )
 
     def stop(*_: object) -> None:
+        _on_end(signal.SIG_IGN)
         logger.info("stopping")
         application.ready.clear()
         _give_up_later()
         raise SystemExit(0)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    try:
+    with contextlib.closing(server), contextlib.suppress(SystemExit):
+        _on_end(stop)
         server.run()
-    finally:
-        server.close()
 
 
 class Ticker:

@@ -8,19 +8,18 @@ A watcher ends reads that stall. It asks the kernel which connections owe data a
 then ends short, and the client still gets its answer.
 """
 
+import contextlib
 import logging
 import math
-import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, Final
 
-from mlexporter.backlog import Backlog
+from mlexporter.backlog import Backlog, Connection, told_of
+from mlexporter.connections import accepted, copy_of
 from mlexporter.crew import LONG_SECONDS, Crew
 from mlexporter.decode.compression import too_large
 from mlexporter.samples import DecodeError, Reason
@@ -35,9 +34,6 @@ _HURRIED_SECONDS: Final = 2.0  # more for a body that keeps coming while the exp
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
 _READ_ANYWAY: Final = 256 << 10  # bytes
-# struct tcp_info of Linux: milliseconds since data was last sent and last received, and bytes acknowledged.
-_TIMES_AT: Final = 8 + 9 * 4
-_ACKED_AT: Final = 8 + 24 * 4 + 2 * 8
 
 
 class BodyReader:
@@ -240,25 +236,21 @@ class Drops:
         """
         before, self._since = self._since, {}
         closed = 0
-        for connection in _connections():
-            with connection:
-                try:
-                    sent, received, acknowledged = _times(connection)
-                    peer = connection.getpeername()
-                    if sent <= received and acknowledged > 1:
-                        continue
-                    known, since = before.get(peer, (acknowledged, now))
-                    self._since[peer] = acknowledged, since if known == acknowledged else now
-                    if now - self._since[peer][1] >= longest:
-                        connection.shutdown(socket.SHUT_RD)
-                        closed += 1
-                except (OSError, struct.error):
-                    continue
+        for connection, told in _clients():
+            if told.since_sent <= told.since_received and told.sent > 1:
+                continue
+            with contextlib.suppress(OSError):  # closed meanwhile
+                peer = connection.getpeername()
+                known, since = before.get(peer, (told.sent, now))
+                self._since[peer] = told.sent, since if known == told.sent else now
+                if now - self._since[peer][1] >= longest:
+                    connection.shutdown(socket.SHUT_RD)
+                    closed += 1
         return closed
 
 
 def close_stalled(silence: float, *, doubtful: bool = False) -> int:
-    """Close the receiving side of this process's connections whose peer owes data for `silence` seconds.
+    """Close the receiving side of connections whose client owes data for `silence` seconds.
 
     Args:
         silence: seconds.
@@ -269,43 +261,21 @@ def close_stalled(silence: float, *, doubtful: bool = False) -> int:
 
     """
     closed = 0
-    for connection in _connections():
-        with connection:
-            try:
-                sent, received, acknowledged = _times(connection)
-                # An idle connection was last written to, a stalled one was last read from or never written to.
-                owing = sent > received or acknowledged <= 1 or (doubtful and sent == received)
-                if received >= silence * 1000 and owing:
-                    connection.shutdown(socket.SHUT_RD)
-                    closed += 1
-            except (OSError, struct.error):
-                continue  # closed meanwhile, or no TCP connection
+    for connection, told in _clients():
+        # An idle connection was last written to, a stalled one was last read from or never written to.
+        sent, received = told.since_sent, told.since_received
+        owing = sent > received or told.sent <= 1 or (doubtful and sent == received)
+        if received >= silence and owing:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                connection.shutdown(socket.SHUT_RD)
+                closed += 1
     return closed
 
 
-def _times(connection: socket.socket) -> tuple[int, int, int]:
-    """Milliseconds since data was last sent and received, and bytes that were acknowledged."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
-    (acknowledged,) = struct.unpack_from("Q", info, _ACKED_AT)
-    return sent, received, acknowledged
-
-
-def _connections() -> Iterator[socket.socket]:
-    """Copies of this process's sockets that have a peer."""
-    descriptors = Path("/proc/self/fd")
-    if not descriptors.is_dir():
-        return
-    for entry in list(descriptors.iterdir()):
-        try:
-            if not str(entry.readlink()).startswith("socket:"):
-                continue
-            connection = socket.socket(fileno=os.dup(int(entry.name)))
-        except (OSError, ValueError):
-            continue  # closed meanwhile
-        try:
-            connection.getpeername()
-        except OSError:
-            connection.close()
-            continue
-        yield connection
+def _clients() -> Iterator[tuple[socket.socket, Connection]]:
+    """The connections that others made to this process: a copy of each, and what the kernel tells of it."""
+    for each in accepted():
+        with contextlib.suppress(OSError), copy_of(each) as copy:
+            told = told_of(copy.fileno())
+            if told is not None:
+                yield copy, told

@@ -15,6 +15,7 @@ from mlexporter.pending.work import Health
 from mlexporter.samples import Reason, Rejection
 
 _HTTP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
 _END = b"# EOF\n"
 
 
@@ -134,7 +135,9 @@ class Telemetry(Families):
         self._rejected_by[reason].inc()
 
     def request(self, handler: str, method: str, code: int, seconds: float) -> None:
-        """Count an answered request."""
+        """Count an answered request; `handler` is one of ours, `method` whatever the client sent."""
+        if method not in _METHODS:
+            method = "other"
         key = (handler, method, code)
         requests = self._requests_by.get(key)
         if requests is None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from mlexporter import config
-from mlexporter.baseline import BaselineError
 from mlexporter.config import ConfigError
 from mlexporter.loading import load_baselines, missing_extra, shifted_seasons, uncounted_outcomes
 
@@ -26,7 +25,7 @@ def check_config(file: Path) -> None:
     try:
         settings = config.load(file)
         baselines = load_baselines(settings, file)
-    except (ConfigError, BaselineError) as error:
+    except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
     missing = missing_extra(settings)

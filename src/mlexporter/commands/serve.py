@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mlexporter import __version__, addresses, config, logs, memory
-from mlexporter.baseline import Baseline, BaselineError
+from mlexporter.baseline import Baseline
 from mlexporter.commands.logging_options import logging_options
 from mlexporter.config import Config, ConfigError
 from mlexporter.loading import load_baselines, missing_extra, shifted_seasons
@@ -27,10 +27,19 @@ JOIN_SECONDS: Final = 2.0
 
 
 def _load(file: Path | None) -> tuple[Config, dict[tuple[str, str], Baseline]]:
-    """The configuration and its baselines. Raises ConfigError or BaselineError."""
+    """The configuration and its baselines. Raises ConfigError."""
     settings = config.load(file) if file is not None else config.default()
     baselines = load_baselines(settings, file)
     return settings, baselines
+
+
+def _problem_with(web_server: str, *, tls: bool) -> str | None:
+    """Why a server cannot be used; None where it can."""
+    if web_server != "waitress":
+        return None
+    if importlib.util.find_spec("waitress") is None:
+        return "--web.server=waitress needs the extra: pip install 'mlexporter[waitress]'"
+    return "waitress has no TLS: leave out --web.server=waitress, or tls_server_config" if tls else None
 
 
 def _found_state(path: Path | None) -> "tuple[StateFolder | None, Found]":
@@ -124,15 +133,14 @@ def serve(
         settings, baselines = _load(config_file)
         web_files = WebFiles(web_config_file) if web_config_file is not None else None
         web = web_files.load() if web_files is not None else None
-    except (ConfigError, BaselineError, ValueError) as error:
+    except (ConfigError, ValueError) as error:
         click.echo(f"mlexporter: {error}", err=True)
         sys.exit(1)
-    problem = addresses.problem_with(host, port)
-    if web_server == "waitress" and web is not None and web.tls is not None:
-        problem = "waitress has no TLS: leave out --web.server=waitress, or tls_server_config"
-    if web_server == "waitress" and importlib.util.find_spec("waitress") is None:
-        problem = "--web.server=waitress needs the extra: pip install 'mlexporter[waitress]'"
-    problem = problem or missing_extra(settings)
+    problem = (
+        _problem_with(web_server, tls=web is not None and web.tls is not None)
+        or addresses.problem_with(host, port)
+        or missing_extra(settings)
+    )
     if problem is not None:
         click.echo(f"mlexporter: {problem}", err=True)
         sys.exit(1)
@@ -161,12 +169,11 @@ def serve(
     if web_files is not None and web is not None:
         access = WebAccess(web_files, web, telemetry, crew.held_up)
         serving.start_thread("web-config", access.watch)
-    ticker = serving.Ticker(store)
+    ticker, keeper = serving.Ticker(store), Keeper()
     serving.start_thread("ticker", ticker.run)
     serving.start_thread("joiner", joiner.run)
     serving.start_thread("slow-clients", reader.watch)
     serving.start_thread("crew", crew.watch)
-    keeper = Keeper()
     serving.start_thread("connections", keeper.watch)
     telemetry.loaded()
     serving.start_thread("reloader", reloader.run)
@@ -186,10 +193,8 @@ def serve(
     )
     run = serving.serve_granian if web_server == "granian" else serving.serve_waitress
     run(application, reader, crew, access, addresses.ip_of(host), port)
-    ticker.stop()
-    reader.stop()
-    crew.stop()
-    keeper.stop()
+    for each in (ticker, reader, crew, keeper):
+        each.stop()
     joiner.stop(JOIN_SECONDS)
     if saver is not None:
         saver.finish()
