@@ -19,7 +19,7 @@ import msgspec
 
 from mlexporter.crew import Crew
 
-LATE_SECONDS: Final = 0.03
+LATE_SECONDS: Final = 0.02
 _FORGOTTEN_SECONDS: Final = 2.0
 """Whoever is silent for longer has not sent all of a request, and waits for nothing."""
 _FEW: Final = 16
