@@ -61,8 +61,8 @@ def test_it_is_late_where_many_wait(site: Site) -> None:
     ("connection", "waits"),
     [
         (WAITS, True),
-        (Connection(9.0, 0.019, 500, 500), False),  # not for long
-        (Connection(9.0, 0.02, 500, 500), True),
+        (Connection(9.0, 0.014, 500, 500), False),  # not for long
+        (Connection(9.0, 0.015, 500, 500), True),
         (Connection(0.05, 0.06, 500, 500), False),  # it has its answer
         (Connection(0.06, 0.06, 500, 500), False),  # in the same millisecond, as far as that can be told
         (Connection(0.06, 0.06, 1, 500), True),  # it never had one

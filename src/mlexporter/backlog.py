@@ -13,16 +13,17 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from mlexporter.crew import Crew
 
-LATE_SECONDS: Final = 0.02
+LATE_SECONDS: Final = 0.015
 _FORGOTTEN_SECONDS: Final = 2.0
 """Whoever is silent for longer has not sent all of a request, and waits for nothing."""
-_FEW: Final = 16
+FEW: Final = 16
 """So many clients that wait for their answers may wait: they send no more meanwhile."""
 _LOOK_SECONDS: Final = 0.02
 _LOOK_SECONDS_WHILE_LATE: Final = 0.005
@@ -106,14 +107,17 @@ class Backlog:
         if now[0] - self._last[0] >= _BUSY_SECONDS:
             self._before, self._last = self._last, now
         busy = now[1] - self._before[1] >= _BUSY_SHARE * (now[0] - self._before[0])
-        found = busy and self._waiting() > max(_FEW, self._crew.in_hand)
+        found = busy and self._more_wait_than(max(FEW, self._crew.in_hand))
         took = self._clock() - start
         self._look_at = start + max(_LOOK_SECONDS_WHILE_LATE if found else _LOOK_SECONDS, took / _LOOK_SHARE)
         return found
 
-    def _waiting(self) -> int:
-        """How many requests have waited for too long."""
-        return sum(each.waits and LATE_SECONDS <= each.since_received <= _FORGOTTEN_SECONDS for each in self._look())
+    def _more_wait_than(self, few: int) -> bool:
+        """Whether more requests than these have waited for too long; where many do, few of all have to be looked at."""
+        waiting = (
+            each for each in self._look() if each.waits and LATE_SECONDS <= each.since_received <= _FORGOTTEN_SECONDS
+        )
+        return next(islice(waiting, few, None), None) is not None
 
 
 def connections() -> Iterator[Connection]:
