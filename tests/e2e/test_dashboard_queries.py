@@ -176,10 +176,11 @@ _settled: dict[Query, dict[str, int]] = {}
 def settled(grafana: Grafana, query: Query) -> dict[str, int]:
     """What a healthy system answers, asked for once.
 
-    Where the machine is busy, a scrape may fail, and what it had is gone until the next one: then it is asked again.
+    Where the machine is busy, a scrape may fail, and what it had is gone until the next one. And what began within the
+    last step, of 15 s, is in no subquery yet. Then it is asked again, for longer than that.
     """
     if query not in _settled:
-        for pause in (2, 2, 2, 0):
+        for pause in (2, 2, 4, 4, 4, 0):
             _settled[query] = answers(grafana, query)
             if {way for way, values in _settled[query].items() if not values} <= empty_rightly(query):
                 break
