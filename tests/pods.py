@@ -169,7 +169,8 @@ class Pod:
 
 
 def reachable(folder: Path) -> Path:
-    """A folder of pytest, made one that the container's user can get to."""
-    for one in (folder, *list(folder.parents)[:2]):
-        one.chmod(0o711)
+    """A folder of pytest, made one that the container's user can get to; of a process of several it is one deeper."""
+    for one in (folder, *list(folder.parents)[:3]):
+        if not one.stat().st_mode & stat.S_IXOTH:
+            one.chmod(0o711)
     return folder
