@@ -16,14 +16,20 @@ from sockets import DEADLINE, Pair, connected, of
 WAITS = Connection(since_sent=9.0, since_received=0.06, sent=500, received=500)
 
 
-class Site:
-    """A server whose one thread answers a request each second, and the connections that it has."""
+def waiting(seconds: float) -> Connection:
+    return Connection(since_sent=9.0, since_received=seconds, sent=500, received=500)
 
-    def __init__(self) -> None:
+
+class Site:
+    """A server whose one thread takes so many seconds for a request, as a rule, and the connections that it has."""
+
+    def __init__(self, usual: float = 1.0) -> None:
         self.clock = Clock(100.0)
         self.crew = Crew(self.clock)
         self.connections: list[Connection] = []
         self.looks = 0
+        for _ in range(40):
+            self.work(usual)
         self.backlog = Backlog(self.crew, self._look, self.clock)
 
     def _look(self) -> Iterator[Connection]:
@@ -33,11 +39,12 @@ class Site:
     def work(self, seconds: float) -> None:
         self.crew.arrive()
         self.clock.now += seconds
-        self.crew.depart(rest=False)
+        self.crew.depart()
 
     def is_late(self, *, after: float = 1.0) -> bool:
-        """Whether it is late when the next request is taken on after so many seconds of work."""
-        self.work(after)
+        """Whether the next request is late, taken on after so many seconds of work; it is refused in no time."""
+        if after:
+            self.work(after)
         self.crew.arrive()
         try:
             return self.backlog.is_late()
@@ -58,11 +65,11 @@ def test_it_is_late_where_many_wait(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("connection", "waits"),
+    ("connection", "late"),
     [
         (WAITS, True),
-        (Connection(9.0, 0.014, 500, 500), False),  # not for long
-        (Connection(9.0, 0.015, 500, 500), True),
+        (Connection(9.0, 0.009, 500, 500), False),  # not for long
+        (Connection(9.0, 0.011, 500, 500), True),
         (Connection(0.05, 0.06, 500, 500), False),  # it has its answer
         (Connection(0.06, 0.06, 500, 500), False),  # in the same millisecond, as far as that can be told
         (Connection(0.06, 0.06, 1, 500), True),  # it never had one
@@ -71,9 +78,9 @@ def test_it_is_late_where_many_wait(site: Site) -> None:
         (Connection(9.0, 2.1, 500, 500), False),  # a request that was never sent to its end
     ],
 )
-def test_who_waits(site: Site, connection: Connection, waits: bool) -> None:
+def test_who_is_late(site: Site, connection: Connection, late: bool) -> None:
     site.connections = [connection] * 17
-    assert site.is_late() == waits
+    assert site.is_late() == late
 
 
 def test_a_few_may_wait(site: Site) -> None:
@@ -81,32 +88,65 @@ def test_a_few_may_wait(site: Site) -> None:
     assert not site.is_late()
 
 
-def test_requests_that_are_in_hand_do_not_wait(site: Site) -> None:
-    """As those of labels, while they are written."""
-    begun, over = threading.Barrier(21), threading.Event()
+@pytest.mark.parametrize(("waits", "late"), [(25, False), (26, True)])
+def test_more_may_wait_where_they_take_little(waits: int, late: bool) -> None:
+    """25 milliseconds of work."""
+    site = Site(usual=0.001)
+    site.connections = [WAITS] * waits
+    assert site.is_late(after=0.02) == late
 
-    def hold() -> None:
+
+def test_each_request_is_judged_by_how_long_it_waited_itself(site: Site) -> None:
+    site.connections = [*[waiting(0.002)] * 10, *[waiting(0.008)] * 10, *[waiting(0.03)] * 2]
+    assert [site.is_late(after=1.0), *(site.is_late(after=0.0) for _ in range(2))] == [True, True, False]
+    site.clock.now += 0.003
+    assert [site.is_late(after=0.0) for _ in range(10)] == [True] * 9 + [False]
+    site.clock.now += 0.006
+    assert [site.is_late(after=0.0) for _ in range(9)] == [True] * 9
+    assert not site.is_late(after=0.0)  # it came after the look
+    assert site.looks == 1
+
+
+def hold(site: Site, count: int) -> tuple[threading.Event, list[threading.Thread]]:
+    """Threads with a request in hand each that waits for something, as those of labels while they are written."""
+    begun, over = threading.Barrier(count + 1), threading.Event()
+
+    def run() -> None:
         site.crew.arrive()
-        begun.wait(DEADLINE)
-        assert over.wait(DEADLINE)
+        with site.crew.held_up():
+            begun.wait(DEADLINE)
+            assert over.wait(DEADLINE)
 
-    threads = [threading.Thread(target=hold) for _ in range(20)]
+    threads = [threading.Thread(target=run) for _ in range(count)]
     for thread in threads:
         thread.start()
     begun.wait(DEADLINE)
+    return over, threads
+
+
+@pytest.mark.parametrize(
+    ("connections", "late"),
+    [
+        ([WAITS] * 21, False),  # twenty in hand and this one
+        ([WAITS] * 22, True),
+        ([*[waiting(0.002)] * 20, *[WAITS] * 20], False),  # this one came after those in hand
+        ([*[waiting(0.002)] * 20, *[WAITS] * 21], True),
+    ],
+)
+def test_requests_that_are_in_hand_do_not_wait(site: Site, connections: list[Connection], late: bool) -> None:
+    over, threads = hold(site, 20)
     try:
-        site.connections = [WAITS] * 21  # twenty of them and this one
-        assert not site.is_late()
-        site.connections = [WAITS] * 22
-        assert site.is_late()
+        site.connections = connections
+        assert site.is_late() == late
     finally:
         over.set()
         for thread in threads:
             thread.join(DEADLINE)
 
 
-def test_nobody_waits_for_a_server_that_has_time_to_spare(site: Site) -> None:
+def test_nobody_waits_for_a_server_that_has_time_to_spare() -> None:
     """Clients that stall in the middle of their request look as if they waited."""
+    site = Site(usual=0.02)
     site.connections = [WAITS] * 100
     for _ in range(100):
         site.clock.now += 0.03
@@ -119,42 +159,47 @@ def test_nobody_waits_for_a_server_that_has_time_to_spare(site: Site) -> None:
     assert all(found[10:])
 
 
-def test_one_request_that_takes_long_does_not_make_it_busy(site: Site) -> None:
-    site.connections = [WAITS] * 100
+def test_one_request_that_takes_long_says_nothing_of_the_others() -> None:
+    site = Site(usual=0.001)
+    site.connections = [WAITS] * 25
     for _ in range(20):
         site.clock.now += 0.019
         assert not site.is_late(after=0.001)
+    assert site.looks == 0
     assert not site.is_late(after=0.04)
+    assert site.looks == 1
+    site.connections = [WAITS] * 26
+    assert site.is_late(after=0.02)
 
 
 def test_looking_takes_a_small_part_of_the_time(site: Site) -> None:
-    site.connections = [WAITS] * 17
-    assert not site.is_late(after=0.019)
-    assert site.looks == 0
-    assert site.is_late(after=0.002)
+    site.clock.now += 0.1
+    site.connections = [WAITS] * 20
+    assert site.is_late()
     assert site.looks == 1
     site.connections = []
-    assert site.is_late(after=0.004)  # until it looks again, which is soon
+    assert site.is_late(after=0.014)  # as it was found then
     assert site.looks == 1
     assert not site.is_late(after=0.002)
     assert site.looks == 2
-    assert not site.is_late(after=0.019)
+    assert not site.is_late(after=0.014)
     assert site.looks == 2
 
 
 def test_looking_that_takes_long_is_rare(site: Site) -> None:
     def slowly() -> Iterator[Connection]:
-        site.clock.now += 0.1
+        site.clock.now += 0.15
+        site.looks += 1
         return iter([WAITS] * 17)
 
     site.backlog = Backlog(site.crew, slowly, site.clock)
     assert site.is_late()
-    looked_at = site.clock.now - 0.1
+    looked_at = site.clock.now - 0.15
     while site.clock.now < looked_at + 0.98:
         site.is_late(after=0.01)
-    assert site.clock.now < looked_at + 1.0  # it has not looked again
+    assert site.looks == 1
     site.is_late(after=0.03)
-    assert site.clock.now > looked_at + 1.1
+    assert site.looks == 2
 
 
 # -- what the kernel tells ---------------------------------------------------------------------------------------------

@@ -191,3 +191,44 @@ def test_late_requests_are_relieved_in_every_crew(crew: Crew, clock: Clock) -> N
     assert late.served.wait(DEADLINE)
     crew.disband(other)
     assert late.back.wait(DEADLINE)
+
+
+def work(crew: Crew, clock: Clock, seconds: float, *, rest: bool = True) -> None:
+    crew.arrive()
+    clock.now += seconds
+    crew.depart(rest=rest)
+
+
+def test_how_long_a_request_takes_is_the_mean_but_for_the_longest(clock: Clock) -> None:
+    crew = Crew(clock)
+    assert crew.seconds_each == 0.0
+    for _ in range(2):
+        work(crew, clock, 9.0)
+    assert crew.seconds_each == pytest.approx(9.0)
+    for seconds in range(1, 33):
+        work(crew, clock, float(seconds))
+    assert crew.seconds_each == pytest.approx(16.0)  # 1 to 31
+
+
+def test_what_is_refused_or_waits_for_others_does_not_count_in_how_long_a_request_takes(clock: Clock) -> None:
+    crew = Crew(clock)
+    for _ in range(32):
+        work(crew, clock, 1.0)
+    for _ in range(32):
+        work(crew, clock, 0.1, rest=False)
+        crew.arrive()
+        with crew.held_up():
+            clock.now += 5.0
+        crew.depart()
+    assert crew.seconds_each == pytest.approx(1.0)
+
+
+def test_crews_that_take_over_know_how_long_a_request_takes(clock: Clock) -> None:
+    crew = Crew(clock)
+    for _ in range(32):
+        work(crew, clock, 1.0)
+    another = crew.another()
+    assert another.seconds_each == pytest.approx(1.0)
+    for _ in range(32):
+        work(another, clock, 2.0)
+    assert crew.seconds_each == pytest.approx(2.0)

@@ -98,7 +98,11 @@ NUMBERS = {
     "path, and headers of a request": (HEADER_BYTES >> 10,),
     "time for the headers, and between requests": (http_worker.HEADER_TIMEOUT_MS // 1000,),
     "reading of an answer": (connections.UNREAD_BYTES >> 10, int(connections.UNREAD_SECONDS)),
-    "wait before a request is taken on": (round(1000 * backlog.LATE_SECONDS), backlog.FEW),
+    "wait before a request is taken on": (
+        round(1000 * backlog.LATE_SECONDS),
+        backlog.FEW,
+        round(1000 * backlog.WORK_SECONDS),
+    ),
     "bodies being read at once": (serving.BODIES_AT_ONCE,),
     "requests with labels that wait to be written": (joiner.WAITING_REQUESTS, joiner.LABEL_ROWS),
     "samples that wait to be put into bins, per version": (

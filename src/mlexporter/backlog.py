@@ -2,34 +2,36 @@
 
 The server takes requests in their order, a probe behind all the samples that came before it, and it does not say how
 many there are. But a connection that data came in on, and none has gone out on since, waits for its answer; and the
-kernel knows since when. Where many have waited for long, what pushes samples is sent away, which costs far less
-than to count them, until the others are through.
+kernel knows since when. Where many wait, what pushes samples and waited for too long is sent away, which costs far less
+than to count it. That is told for each request: they are taken on in the order in which they came.
 """
 
 import contextlib
+import math
 import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Final
 
 import msgspec
 
 from mlexporter.crew import Crew
 
-LATE_SECONDS: Final = 0.015
-_FORGOTTEN_SECONDS: Final = 2.0
-"""Whoever is silent for longer has not sent all of a request, and waits for nothing."""
+LATE_SECONDS: Final = 0.01
 FEW: Final = 16
 """So many clients that wait for their answers may wait: they send no more meanwhile."""
-_LOOK_SECONDS: Final = 0.02
-_LOOK_SECONDS_WHILE_LATE: Final = 0.005
-_LOOK_SHARE: Final = 0.1
+WORK_SECONDS: Final = 0.025
+"""Or as many as take so long, all together."""
+_FORGOTTEN_SECONDS: Final = 2.0
+"""Whoever is silent for longer has not sent all of a request, and waits for nothing."""
+_LOOK_SECONDS: Final = 0.015
+_LOOK_SHARE: Final = 0.15
 _BUSY_SHARE: Final = 0.5
-_BUSY_SECONDS: Final = 0.1
+_BUSY_SECONDS: Final = 0.01
+_LEAST_SECONDS: Final = 1e-5  # that a request takes
 # struct tcp_info of Linux: the state, milliseconds since data was last sent and received, bytes acknowledged and
 # received, bytes that wait to be sent
 _INFO_SIZE: Final = 148
@@ -66,7 +68,7 @@ class Connection(msgspec.Struct, frozen=True):
 
 
 class Backlog:
-    """Tells when requests wait too long.
+    """Tells which requests waited too long.
 
     Args:
         crew: the threads of the server.
@@ -85,39 +87,43 @@ class Backlog:
         self._look = look or connections
         self._clock = clock
         self._lock = threading.Lock()
-        self._late = False
         now = clock()
         self._look_at = now + _LOOK_SECONDS
         # when, and how long the threads had been busy then
-        self._before = self._last = (now, 0.0)
+        self._before = self._last = (now, crew.busy_seconds)
+        self._arrivals: Iterator[float] = iter(())
 
     def is_late(self) -> bool:
-        """Whether more requests wait, and for longer, than should; most calls cost next to nothing."""
-        if self._clock() >= self._look_at and self._lock.acquire(blocking=False):
-            try:
-                self._late = self._found_late()
-            finally:
-                self._lock.release()
-        return self._late
+        """Whether a request that has just been taken on waited for too long; most calls cost next to nothing."""
+        if not self._lock.acquire(blocking=False):
+            return False  # another one looks
+        try:
+            if self._clock() >= self._look_at:
+                self._arrivals = iter(self._arrivals_of_many())
+            arrival = next(self._arrivals, math.inf)
+            return self._clock() - arrival >= LATE_SECONDS
+        finally:
+            self._lock.release()
 
-    def _found_late(self) -> bool:
-        """Look, unless nobody can be waiting: the threads had time to spare."""
+    def _arrivals_of_many(self) -> list[float]:
+        """When those came that wait, in order, from the one that was taken on last; none where only a few wait."""
         start = self._clock()
-        now = start, self._crew.busy_seconds
-        if now[0] - self._last[0] >= _BUSY_SECONDS:
-            self._before, self._last = self._last, now
-        busy = now[1] - self._before[1] >= _BUSY_SHARE * (now[0] - self._before[0])
-        found = busy and self._more_wait_than(max(FEW, self._crew.in_hand))
+        waiting = self._waiting_since(start)
+        in_hand = self._crew.in_hand
+        few = max(FEW, in_hand, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
         took = self._clock() - start
-        self._look_at = start + max(_LOOK_SECONDS_WHILE_LATE if found else _LOOK_SECONDS, took / _LOOK_SHARE)
-        return found
+        self._look_at = start + max(_LOOK_SECONDS, took / _LOOK_SHARE)
+        return waiting[in_hand - 1 :] if len(waiting) > few else []
 
-    def _more_wait_than(self, few: int) -> bool:
-        """Whether more requests than these have waited for too long; where many do, few of all have to be looked at."""
-        waiting = (
-            each for each in self._look() if each.waits and LATE_SECONDS <= each.since_received <= _FORGOTTEN_SECONDS
-        )
-        return next(islice(waiting, few, None), None) is not None
+    def _waiting_since(self, now: float) -> list[float]:
+        """Look, unless nobody can be waiting: the threads had time to spare."""
+        busy = self._crew.busy_seconds
+        if now - self._last[0] >= _BUSY_SECONDS:
+            self._before, self._last = self._last, (now, busy)
+        if busy - self._before[1] < _BUSY_SHARE * (now - self._before[0]):
+            return []
+        waiting = (each for each in self._look() if each.waits and each.since_received <= _FORGOTTEN_SECONDS)
+        return sorted(now - each.since_received for each in waiting)
 
 
 def connections() -> Iterator[Connection]:
@@ -131,22 +137,25 @@ def connections() -> Iterator[Connection]:
 def listening_ports() -> Iterator[int]:
     """The TCP ports that this process listens on."""
     for descriptor in _descriptors():
-        with _lent(descriptor) as found:
-            if found is not None and _info(found)[:1] == bytes((_LISTENING,)):
-                with contextlib.suppress(OSError):
-                    yield found.getsockname()[1]
+        if _info(descriptor)[:1] == bytes((_LISTENING,)):
+            with contextlib.suppress(OSError), copy_of(descriptor) as found:
+                yield found.getsockname()[1]
 
 
 def told_of(descriptor: int) -> Connection | None:
     """What the kernel tells of a descriptor, if it is a connection."""
-    with _lent(descriptor) as found:
-        info = _info(found) if found is not None else b""
+    info = _info(descriptor)
     if len(info) < _INFO_SIZE or info[0] != _ESTABLISHED:
         return None
     sent, _, received, _ = struct.unpack_from("4I", info, _TIMES_AT)
     bytes_sent, bytes_received = struct.unpack_from("2Q", info, _BYTES_AT)
     (unsent,) = struct.unpack_from("I", info, _UNSENT_AT)
     return Connection(sent / 1000, received / 1000, bytes_sent, bytes_received, unsent, descriptor)
+
+
+def copy_of(descriptor: int) -> socket.socket:
+    """A socket of its own, whose closing leaves the connection as it is. Raises OSError where it is closed."""
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
 
 
 def _descriptors() -> list[int]:
@@ -157,23 +166,16 @@ def _descriptors() -> list[int]:
         return []
 
 
-@contextlib.contextmanager
-def _lent(descriptor: int) -> Iterator[socket.socket | None]:
-    """A descriptor as a socket, neither copied nor closed; None where there is nothing like it."""
+def _info(descriptor: int) -> bytes:
+    """The struct tcp_info of a descriptor, if it is a TCP socket; fast, for all of them are looked at."""
     try:
-        # family and type as given: they are not looked up, and do not matter
-        found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+        # a socket of this descriptor, not a copy; family and type as given are not looked up, and do not matter
+        found = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
     except OSError:
-        yield None
-        return
-    try:
-        yield found
-    finally:
-        found.detach()
-
-
-def _info(found: socket.socket) -> bytes:
+        return b""
     try:
         return found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
     except OSError:
-        return b""  # no TCP
+        return b""
+    finally:
+        found.detach()  # or it would be closed

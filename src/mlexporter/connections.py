@@ -7,7 +7,6 @@ a page that is not read stays in memory, so who takes next to nothing of one for
 
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
@@ -104,19 +103,14 @@ def accepted() -> Iterator[Connection]:
     """The TCP connections that others made to this process."""
     ports = set(backlog.listening_ports())
     for each in backlog.connections():
-        with contextlib.suppress(OSError), copy_of(each) as copy:
+        with contextlib.suppress(OSError), backlog.copy_of(each.descriptor) as copy:
             if copy.getsockname()[1] in ports:
                 yield each
 
 
-def copy_of(connection: Connection) -> socket.socket:
-    """A copy of it, whose closing leaves it as it is. Raises OSError where it is closed."""
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(connection.descriptor))
-
-
 def close_unless_changed(connection: Connection) -> bool:
     """Shut down a connection, unless its descriptor is that of another by now, or anything came or went since."""
-    with contextlib.suppress(OSError), copy_of(connection) as copy:
+    with contextlib.suppress(OSError), backlog.copy_of(connection.descriptor) as copy:
         now = backlog.told_of(copy.fileno())
         if now is not None and (now.sent, now.received) == (connection.sent, connection.received):
             copy.shutdown(socket.SHUT_RDWR if connection.unsent else socket.SHUT_RD)

@@ -8,12 +8,14 @@ a client, and when a request takes long for whatever reason: probes and scrapes 
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 LONG_SECONDS: Final = 0.1
 _WATCH_SECONDS: Final = 0.05
+_RECENT: Final = 32
 
 
 class Member:
@@ -56,6 +58,7 @@ class Crew:
         self._stopped = threading.Event()
         self._crews = [self]
         self._members: list[Member] = []
+        self._recent = deque[float](maxlen=_RECENT)
 
     @property
     def in_hand(self) -> int:
@@ -67,6 +70,12 @@ class Crew:
         """How long all threads were on requests that have been answered, together."""
         return sum(member.busy for member in self._everybody())
 
+    @property
+    def seconds_each(self) -> float:
+        """How long the thread at work is on a request: the mean of the last few taken ones but for the longest."""
+        recent = self._recent.copy()
+        return (sum(recent) - max(recent, default=0.0)) / max(1, len(recent) - 1)
+
     def _everybody(self) -> Iterator[Member]:
         for crew in self._crews.copy():
             yield from crew._members.copy()
@@ -74,7 +83,7 @@ class Crew:
     def another(self) -> "Crew":
         """A crew for the threads of another server."""
         crew = Crew(self._clock)
-        crew._local = self._local
+        crew._local, crew._recent = self._local, self._recent
         self._crews.append(crew)
         return crew
 
@@ -98,8 +107,11 @@ class Crew:
     def depart(self, *, rest: bool = True) -> None:
         """After a request: rest until needed, unless this is the only thread at work, or it must not rest."""
         member: Member = self._local.member
-        member.busy += self._clock() - member.since
+        took = self._clock() - member.since
+        member.busy += took
         member.since = math.inf
+        if rest and member.working:  # not what was refused, nor what waited while another thread went on
+            self._recent.append(took)
         if not rest or (member.working and len(self._working) <= 1):
             return
         with self._lock:

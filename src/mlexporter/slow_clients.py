@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
-from mlexporter.backlog import Backlog, Connection, told_of
-from mlexporter.connections import accepted, copy_of
+from mlexporter.backlog import Backlog, Connection, copy_of, told_of
+from mlexporter.connections import accepted
 from mlexporter.crew import LONG_SECONDS, Crew
 from mlexporter.decode.compression import too_large
 from mlexporter.samples import DecodeError, Reason
@@ -33,6 +33,8 @@ _HURRIED_SECONDS: Final = 2.0  # more for a body that keeps coming while the exp
 # A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
+# A body that is read only to be refused may still be on its way: so many threads at a time let another one go on.
+_REFUSED_AT_ONCE: Final = 2
 _READ_ANYWAY: Final = 256 << 10  # bytes
 
 
@@ -98,7 +100,7 @@ class BodyReader:
         start = self._clock()
         late = self._backlog is not None and self._backlog.is_late()
         if not late or size <= _READ_ANYWAY:  # for who closes on a client that still sends takes the answer from it
-            body = self._read_in_time(environ, size, start)
+            body = self._read_in_time(environ, size, start, late=late)
         if late:
             raise DecodeError(Reason.OVERLOADED, "too many requests wait; try again")
         if len(body) > self.limit:
@@ -126,8 +128,9 @@ class BodyReader:
                 return True
         return False
 
-    def _read_in_time(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
-        if start >= self._careful_until:
+    def _read_in_time(self, environ: Mapping[str, Any], size: int, start: float, *, late: bool) -> bytes:
+        aside = start < self._careful_until or (late and len(self._reading) < _REFUSED_AT_ONCE)
+        if not aside:
             return self._read(environ, size, start)
         with self._crew.held_up():
             return self._read(environ, size, start)
@@ -275,7 +278,7 @@ def close_stalled(silence: float, *, doubtful: bool = False) -> int:
 def _clients() -> Iterator[tuple[socket.socket, Connection]]:
     """The connections that others made to this process: a copy of each, and what the kernel tells of it."""
     for each in accepted():
-        with contextlib.suppress(OSError), copy_of(each) as copy:
+        with contextlib.suppress(OSError), copy_of(each.descriptor) as copy:
             told = told_of(copy.fileno())
             if told is not None:
                 yield copy, told
