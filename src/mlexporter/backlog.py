@@ -27,10 +27,10 @@ WORK_SECONDS: Final = 0.025
 """Or as many as take so long, all together."""
 _FORGOTTEN_SECONDS: Final = 2.0
 """Whoever is silent for longer has not sent all of a request, and waits for nothing."""
-_LOOK_SECONDS: Final = 0.015
-_LOOK_SHARE: Final = 0.15
+_LOOK_SECONDS: Final = 0.008
+_LOOK_SHARE: Final = 0.2
 _BUSY_SHARE: Final = 0.5
-_BUSY_SECONDS: Final = 0.01
+_BUSY_SECONDS: Final = 0.006
 _LEAST_SECONDS: Final = 1e-5  # that a request takes
 # struct tcp_info of Linux: the state, milliseconds since data was last sent and received, bytes acknowledged and
 # received, bytes that wait to be sent

@@ -33,8 +33,6 @@ _HURRIED_SECONDS: Final = 2.0  # more for a body that keeps coming while the exp
 # A burst of clients is no overload: wait so long for a place, unless nobody has come to a place for as long.
 _PLACE_SECONDS: Final = 0.25
 _PLACE_POLL_SECONDS: Final = 0.005
-# A body that is read only to be refused may still be on its way: so many threads at a time let another one go on.
-_REFUSED_AT_ONCE: Final = 2
 _READ_ANYWAY: Final = 256 << 10  # bytes
 
 
@@ -100,7 +98,7 @@ class BodyReader:
         start = self._clock()
         late = self._backlog is not None and self._backlog.is_late()
         if not late or size <= _READ_ANYWAY:  # for who closes on a client that still sends takes the answer from it
-            body = self._read_in_time(environ, size, start, late=late)
+            body = self._read_in_time(environ, size, start)
         if late:
             raise DecodeError(Reason.OVERLOADED, "too many requests wait; try again")
         if len(body) > self.limit:
@@ -128,9 +126,8 @@ class BodyReader:
                 return True
         return False
 
-    def _read_in_time(self, environ: Mapping[str, Any], size: int, start: float, *, late: bool) -> bytes:
-        aside = start < self._careful_until or (late and len(self._reading) < _REFUSED_AT_ONCE)
-        if not aside:
+    def _read_in_time(self, environ: Mapping[str, Any], size: int, start: float) -> bytes:
+        if start >= self._careful_until:
             return self._read(environ, size, start)
         with self._crew.held_up():
             return self._read(environ, size, start)
