@@ -1,6 +1,7 @@
 """When requests wait too long: by what the kernel tells of connections, and only where the server has much to do."""
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,11 +31,18 @@ class Site:
         self.looks = 0
         for _ in range(40):
             self.work(usual)
-        self.backlog = Backlog(self.crew, self._look, self.clock)
+        self.backlog = self.made()
 
-    def _look(self) -> Iterator[Connection]:
-        self.looks += 1
-        return iter(self.connections)
+    def made(self, look_seconds: float = 0.0) -> Backlog:
+        """Counts its looks at connections in `looks`, each of which takes so long."""
+
+        def ask(number: int) -> Connection:
+            if number == 0:
+                self.looks += 1
+                self.clock.now += look_seconds
+            return self.connections[number]
+
+        return Backlog(self.crew, lambda: range(len(self.connections)), ask, self.clock)
 
     def work(self, seconds: float) -> None:
         self.crew.arrive()
@@ -53,8 +61,10 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site()
+def site() -> Iterator[Site]:
+    usual = sys.getswitchinterval()
+    yield Site()
+    sys.setswitchinterval(usual)
 
 
 def test_it_is_late_where_many_wait(site: Site) -> None:
@@ -97,11 +107,11 @@ def test_more_may_wait_where_they_take_little(waits: int, late: bool) -> None:
 
 
 def test_each_request_is_judged_by_how_long_it_waited_itself(site: Site) -> None:
-    site.connections = [*[waiting(0.002)] * 10, *[waiting(0.008)] * 10, *[waiting(0.03)] * 2]
+    site.connections = [*[waiting(0.004)] * 10, *[waiting(0.008)] * 10, *[waiting(0.03)] * 2]
     assert [site.is_late(after=1.0), *(site.is_late(after=0.0) for _ in range(2))] == [True, True, False]
     site.clock.now += 0.003
     assert [site.is_late(after=0.0) for _ in range(10)] == [True] * 9 + [False]
-    site.clock.now += 0.006
+    site.clock.now += 0.004
     assert [site.is_late(after=0.0) for _ in range(9)] == [True] * 9
     assert not site.is_late(after=0.0)  # it came after the look
     assert site.looks == 1
@@ -161,7 +171,7 @@ def test_nobody_waits_for_a_server_that_has_time_to_spare() -> None:
 
 def test_one_request_that_takes_long_says_nothing_of_the_others() -> None:
     site = Site(usual=0.001)
-    site.connections = [WAITS] * 25
+    site.connections = [*[WAITS] * 25, *[Connection(0.05, 0.06, 500, 500)] * 10]
     for _ in range(20):
         site.clock.now += 0.019
         assert not site.is_late(after=0.001)
@@ -172,30 +182,34 @@ def test_one_request_that_takes_long_says_nothing_of_the_others() -> None:
     assert site.is_late(after=0.02)
 
 
+def test_the_threads_take_turns_more_often_where_many_are_connected(site: Site) -> None:
+    usual = sys.getswitchinterval()
+    for count, expected in ((17, 0.0005), (16, usual)):
+        site.connections = [Connection(9.0, 9.0, 500, 500)] * count
+        assert not site.is_late()
+        assert sys.getswitchinterval() == pytest.approx(expected)
+
+
 def test_looking_takes_a_small_part_of_the_time(site: Site) -> None:
     site.clock.now += 0.1
     site.connections = [WAITS] * 20
     assert site.is_late()
     assert site.looks == 1
-    site.connections = []
-    assert site.is_late(after=0.014)  # as it was found then
+    site.connections = [waiting(0.0)] * 20
+    assert site.is_late(after=0.007)  # as it was found then
     assert site.looks == 1
     assert not site.is_late(after=0.002)
     assert site.looks == 2
-    assert not site.is_late(after=0.014)
+    assert not site.is_late(after=0.007)
     assert site.looks == 2
 
 
 def test_looking_that_takes_long_is_rare(site: Site) -> None:
-    def slowly() -> Iterator[Connection]:
-        site.clock.now += 0.15
-        site.looks += 1
-        return iter([WAITS] * 17)
-
-    site.backlog = Backlog(site.crew, slowly, site.clock)
+    site.backlog = site.made(look_seconds=0.15)
+    site.connections = [WAITS] * 17
     assert site.is_late()
     looked_at = site.clock.now - 0.15
-    while site.clock.now < looked_at + 0.98:
+    while site.clock.now < looked_at + 0.73:
         site.is_late(after=0.01)
     assert site.looks == 1
     site.is_late(after=0.03)

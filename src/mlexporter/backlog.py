@@ -11,9 +11,10 @@ import math
 import os
 import socket
 import struct
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -31,6 +32,9 @@ _LOOK_SECONDS: Final = 0.008
 _LOOK_SHARE: Final = 0.2
 _BUSY_SHARE: Final = 0.5
 _BUSY_SECONDS: Final = 0.006
+# A request gives Python's lock away several times. Where a tick or a writer is at work it comes back after 5 ms each
+# time, as Python has it: with few clients that is best, with many the queue grows by dozens meanwhile.
+_SWITCH_SECONDS: Final = 0.0005
 _LEAST_SECONDS: Final = 1e-5  # that a request takes
 # struct tcp_info of Linux: the state, milliseconds since data was last sent and received, bytes acknowledged and
 # received, bytes that wait to be sent
@@ -72,7 +76,8 @@ class Backlog:
 
     Args:
         crew: the threads of the server.
-        look: the connections of this process.
+        look: the descriptors of this process.
+        ask: tells of a descriptor, if it is a connection.
         clock: monotonic seconds.
 
     """
@@ -80,11 +85,13 @@ class Backlog:
     def __init__(
         self,
         crew: Crew,
-        look: Callable[[], Iterator[Connection]] | None = None,
+        look: Callable[[], Sequence[int]] | None = None,
+        ask: Callable[[int], Connection | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._crew = crew
-        self._look = look or connections
+        self._look = look or _descriptors
+        self._ask = ask or told_of
         self._clock = clock
         self._lock = threading.Lock()
         now = clock()
@@ -92,6 +99,7 @@ class Backlog:
         # when, and how long the threads had been busy then
         self._before = self._last = (now, crew.busy_seconds)
         self._arrivals: Iterator[float] = iter(())
+        self._switch_seconds = sys.getswitchinterval()
 
     def is_late(self) -> bool:
         """Whether a request that has just been taken on waited for too long; most calls cost next to nothing."""
@@ -108,22 +116,30 @@ class Backlog:
     def _arrivals_of_many(self) -> list[float]:
         """When those came that wait, in order, from the one that was taken on last; none where only a few wait."""
         start = self._clock()
-        waiting = self._waiting_since(start)
         in_hand = self._crew.in_hand
         few = max(FEW, in_hand, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
+        descriptors = self._look()
+        crowded = len(descriptors) > few
+        sys.setswitchinterval(_SWITCH_SECONDS if crowded else self._switch_seconds)
+        # Where the threads had time to spare nobody can be waiting.
+        waiting = self._waiting_since(start, descriptors) if self._were_busy(start) and crowded else []
         took = self._clock() - start
         self._look_at = start + max(_LOOK_SECONDS, took / _LOOK_SHARE)
         return waiting[in_hand - 1 :] if len(waiting) > few else []
 
-    def _waiting_since(self, now: float) -> list[float]:
-        """Look, unless nobody can be waiting: the threads had time to spare."""
+    def _were_busy(self, now: float) -> bool:
         busy = self._crew.busy_seconds
         if now - self._last[0] >= _BUSY_SECONDS:
             self._before, self._last = self._last, (now, busy)
-        if busy - self._before[1] < _BUSY_SHARE * (now - self._before[0]):
-            return []
-        waiting = (each for each in self._look() if each.waits and each.since_received <= _FORGOTTEN_SECONDS)
-        return sorted(now - each.since_received for each in waiting)
+        return busy - self._before[1] >= _BUSY_SHARE * (now - self._before[0])
+
+    def _waiting_since(self, now: float, descriptors: Sequence[int]) -> list[float]:
+        told = (self._ask(descriptor) for descriptor in descriptors)
+        return sorted(
+            now - each.since_received
+            for each in told
+            if each is not None and each.waits and each.since_received <= _FORGOTTEN_SECONDS
+        )
 
 
 def connections() -> Iterator[Connection]:

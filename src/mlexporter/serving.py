@@ -34,8 +34,6 @@ BODIES_AT_ONCE: Final = 7
 # A server that another one has taken over from: by then its connections are closed, after their next answer or as idle.
 _RETIRED_SECONDS: Final = HEADER_TIMEOUT_MS / 1000 + 15.0
 _SIGNAL_SECONDS: Final = 0.1
-# A request gives Python's lock away several times. While a tick or a writer works it would get it back after 5 ms each.
-_SWITCH_SECONDS: Final = 0.0005
 _DRAIN_SECONDS: Final = 1.0
 _GIVE_UP_SECONDS: Final = 4.5
 
@@ -102,7 +100,6 @@ class Granian:
     def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT."""
         _on_end(self._note_signal)
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self._listener = listen(host, port)
         self.renew(self._access.tls if self._access is not None else None)
         if self._access is not None:
