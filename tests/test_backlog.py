@@ -42,7 +42,7 @@ class Site:
                 self.clock.now += look_seconds
             return self.connections[number]
 
-        return Backlog(self.crew, lambda: range(len(self.connections)), ask, self.clock)
+        return Backlog(self.crew, lambda: range(len(self.connections)), ask, self.clock, self.clock)
 
     def work(self, seconds: float) -> None:
         self.crew.arrive()

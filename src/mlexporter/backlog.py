@@ -79,6 +79,7 @@ class Backlog:
         look: the descriptors of this process.
         ask: tells of a descriptor, if it is a connection.
         clock: monotonic seconds.
+        spent: seconds of processor time of the thread; it may be kept waiting in the middle of a look.
 
     """
 
@@ -88,11 +89,13 @@ class Backlog:
         look: Callable[[], Sequence[int]] | None = None,
         ask: Callable[[int], Connection | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
         self._crew = crew
         self._look = look or _descriptors
         self._ask = ask or told_of
         self._clock = clock
+        self._spent = spent
         self._lock = threading.Lock()
         now = clock()
         self._look_at = now + _LOOK_SECONDS
@@ -115,7 +118,7 @@ class Backlog:
 
     def _arrivals_of_many(self) -> list[float]:
         """When those came that wait, in order, from the one that was taken on last; none where only a few wait."""
-        start = self._clock()
+        start, spent = self._clock(), self._spent()
         in_hand = self._crew.in_hand
         few = max(FEW, in_hand, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
         descriptors = self._look()
@@ -123,8 +126,7 @@ class Backlog:
         sys.setswitchinterval(_SWITCH_SECONDS if crowded else self._switch_seconds)
         # Where the threads had time to spare nobody can be waiting.
         waiting = self._waiting_since(start, descriptors) if self._were_busy(start) and crowded else []
-        took = self._clock() - start
-        self._look_at = start + max(_LOOK_SECONDS, took / _LOOK_SHARE)
+        self._look_at = start + max(_LOOK_SECONDS, (self._spent() - spent) / _LOOK_SHARE)
         return waiting[in_hand - 1 :] if len(waiting) > few else []
 
     def _were_busy(self, now: float) -> bool:
