@@ -7,6 +7,7 @@ predict out-of-distribution performance", ICLR 2022, for the idea and its limits
 does to a model; it cannot see concept drift, where the same score is worth something else: that is what `gap` is for.
 """
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -20,8 +21,9 @@ from mlexporter.performance import (
     MACRO,
     MIN_OUTCOMES,
     WEIGHTED,
+    ClassTotals,
     FigureValue,
-    confusion_figures,
+    class_figures,
     roc_figures,
     scored_rows,
     without_debts,
@@ -30,7 +32,7 @@ from mlexporter.performance import (
 MIN_REFERENCE: Final = 2000
 """Rows with labels and scores in the training data that an estimate takes."""
 MIN_OF_CLASS: Final = 50
-"""Of them, rows of a class, and of others, that it takes to calibrate the score of that class."""
+"""Of them, rows of a class, and of others, that its area takes; of a binary model everything."""
 _ESTIMATED: Final = frozenset(("accuracy_ratio", "precision_ratio", "recall_ratio", "f1_ratio", "roc_auc_ratio"))
 # Beyond so many outcomes without scores, estimates are not of the same predictions as what labels show.
 _UNSCORED: Final = 0.01
@@ -40,15 +42,17 @@ class _Rates(msgspec.Struct, frozen=True):
     """What scores were worth in the training data.
 
     Attributes:
-        of_class: scored class to (N,) share of that class per bin of its score; without classes that are too rare.
-        right: (K, N) share of right predictions by predicted class and bin of its probability; of multiclass models.
-        instead: (K, K) share of each actual class among the wrong predictions of each predicted class; likewise.
+        of_class: scored class to (N,) share of that class per bin of its score.
+        rare: scored classes that are too rare, or too common, for an area of their own.
+        scored: share of the rows whose actual class is a scored one; of multiclass models.
+        right: (K, N) share of right predictions by predicted class and bin of its probability; likewise.
 
     """
 
     of_class: dict[str, Floats]
-    right: Floats
-    instead: Floats
+    rare: frozenset[str]
+    scored: float = 1.0
+    right: Floats = msgspec.field(default_factory=lambda: np.empty((0, 0)))
 
 
 def estimated(binner: OutcomeBinner, scores: Ints) -> list[FigureValue]:
@@ -64,17 +68,17 @@ def estimated(binner: OutcomeBinner, scores: Ints) -> list[FigureValue]:
     assert isinstance(binner.profile, ClassProfile)
     cells: dict[str, Floats] = {}
     for k, name in enumerate(binner.scored):
-        if (rate := rates.of_class.get(name)) is not None:
-            live = binner.live_scores(scores, k)
-            cells[name] = np.stack([live * (1 - rate), live * rate], axis=1)
+        live, rate = binner.live_scores(scores, k), rates.of_class[name]
+        cells[name] = np.stack([live * (1 - rate), live * rate], axis=1)
     if binner.profile.task == "binary":
         positive = cells[binner.scored[0]]
         # The edge just under the threshold is one of the bins: those from there on say the positive class.
         first = int(np.searchsorted(binner.profile.score_edges[0], np.nextafter(binner.profile.threshold, -np.inf)))
-        confusion = np.stack([positive[:first].sum(axis=0), positive[first:].sum(axis=0)])
+        totals = ClassTotals.of(np.stack([positive[:first].sum(axis=0), positive[first:].sum(axis=0)]))
     else:
-        confusion = _expected_confusion(binner.live_confidence(scores), rates)
-    values = confusion_figures(binner, confusion) + roc_figures(binner, cells)
+        totals = _expected_totals(binner, binner.live_confidence(scores), cells, rates)
+    of_area = {name: cell for name, cell in cells.items() if name not in rates.rare}
+    values = class_figures(binner, totals) + roc_figures(binner, of_area)
     # The errors that counts would have are not those of an estimate.
     return [FigureValue(value.figure, value.of_class, value.value) for value in values if value.figure in _ESTIMATED]
 
@@ -116,12 +120,22 @@ def _classes_with(figure: str, values: dict[tuple[str, str | None], float]) -> s
     return {name for of, name in values if of == figure}
 
 
-def _expected_confusion(live: Ints, rates: _Rates) -> Floats:
-    """(K, K) expected outcomes by predicted and actual class, of (K, N) predictions by class and bin of probability."""
+def _expected_totals(binner: OutcomeBinner, live: Ints, cells: dict[str, Floats], rates: _Rates) -> ClassTotals:
+    """Expected outcomes by class of a multiclass model.
+
+    Args:
+        binner: of the outcomes.
+        live: (K, N) predictions by class and bin of its probability.
+        cells: scored class to (N, 2) expected outcomes per bin of its score: of other classes, and of this one.
+        rates: what scores were worth in the training data.
+
+    """
+    predicted = live.sum(axis=1)
     right = (live * rates.right).sum(axis=1)
-    wrong = live.sum(axis=1) - right
-    confusion: Floats = np.diag(right) + wrong[:, None] * rates.instead
-    return confusion
+    expected = np.array([cells[name][:, 1].sum() if name in cells else 0.0 for name in binner.classes])
+    # Each class is calibrated by itself: only in training do they add up to one a prediction. They are made to.
+    expected *= predicted.sum() * rates.scored / max(expected.sum(), 1.0)
+    return ClassTotals(predicted, np.maximum(expected, right), right)
 
 
 # -- of the training data ---------------------------------------------------------------------------------------------
@@ -134,40 +148,79 @@ def _rates(binner: OutcomeBinner) -> _Rates | None:
     if reference is None or scored_rows(binner, reference.bins) < MIN_REFERENCE:
         return None
     assert isinstance(profile, ClassProfile)
-    of_class = {}
+    of_class, rare, actual = {}, set(), 0
     for k, name in enumerate(binner.scored):
         cells = binner.scores(reference.bins, k)
-        if cells.sum(axis=0).min() >= MIN_OF_CLASS:
-            sums = binner.score_sums(reference.sums, k)
-            of_class[name] = hit_rates(cells, sums, np.array(profile.score_edges[k]))
+        others, own = cells.sum(axis=0)
+        of_class[name] = hit_rates(cells, binner.score_sums(reference.sums, k), np.array(profile.score_edges[k]))
+        actual += own
+        if min(others, own) < MIN_OF_CLASS:
+            rare.add(name)
     if profile.task == "binary":
-        return _Rates(of_class, np.empty((0, 0)), np.empty((0, 0))) if of_class else None
-    return _Rates(of_class, _right(binner, reference), _instead(binner.confusion(reference.bins)))
+        return None if rare else _Rates(of_class, frozenset())
+    scored = actual / scored_rows(binner, reference.bins)
+    return _Rates(of_class, frozenset(rare), scored, _right(binner, reference))
 
 
 def _right(binner: OutcomeBinner, reference: OutcomeCounts) -> Floats:
-    """(K, N) share of right predictions by predicted class and bin; of all classes where one was rarely predicted."""
+    """(K, N) share of right predictions by predicted class and bin of its probability.
+
+    Few rows tell little: the share of a class in a bin is drawn towards what all classes have there, moved by how much
+    more often than all this class is right; and that towards 0. How much is told by how far classes and bins are apart
+    beyond what chance explains: the variance between classes after DerSimonian and Laird (1986), Controlled Clinical
+    Trials 7; that between bins as a beta-binomial distribution by moments, Williams (1982), Applied Statistics 31.
+    """
     assert isinstance(binner.profile, ClassProfile)
-    edges = np.array(binner.profile.confidence_edges)
     cells, sums = binner.confidence(reference.bins), binner.confidence_sums(reference.sums)
-    of_all = hit_rates(cells.sum(axis=0), sums.sum(axis=0), edges)
-    return np.stack(
-        [
-            hit_rates(own, own_sums, edges) if own.sum() >= MIN_OF_CLASS else of_all
-            for own, own_sums in zip(cells, sums, strict=True)
-        ]
-    )
+    of_all = hit_rates(cells.sum(axis=0), sums.sum(axis=0), np.array(binner.profile.confidence_edges))
+    rows, hits = cells.sum(axis=2), cells[:, :, 1]
+    excess = _excess((hits - rows * of_all).sum(axis=1), (rows * of_all * (1 - of_all)).sum(axis=1), rows.sum(axis=1))
+    prior = np.clip(of_all + excess[:, None], 0.0, 1.0)
+    weight = _rows_worth(rows, hits, prior)
+    if weight == math.inf:
+        return prior
+    weights = rows + weight
+    shares = (hits + weight * prior) / weights
+    return np.stack([isotonic(*own) for own in zip(shares, weights, strict=True)])
 
 
-def _instead(confusion: Ints) -> Floats:
-    """(K, K) share of each actual class among the wrong predictions of each; of all rows where none was wrong."""
-    off = ~np.eye(len(confusion), dtype=np.bool_)
-    wrong = np.where(off, confusion, 0).astype(np.float64)
-    none = wrong.sum(axis=1) == 0
-    # half a row each, so that there is a class to be instead of even the only one
-    wrong[none] = np.where(off, confusion.sum(axis=0) + 0.5, 0.0)[none]
-    shares: Floats = wrong / wrong.sum(axis=1, keepdims=True)
-    return shares
+def _excess(hits: Floats, variance: Floats, rows: Ints) -> Floats:
+    """(K,) shares of hits of groups beyond what was expected, each drawn towards 0 by how little its rows tell.
+
+    Args:
+        hits: (K,) number of hits beyond what was expected.
+        variance: (K,) variance of that number.
+        rows: (K,) of the group.
+
+    """
+    drawn, known = np.zeros(len(hits)), variance > 0
+    excess, weights = hits[known] / rows[known], rows[known] ** 2 / variance[known]
+    total = float(weights.sum())
+    beyond = float((weights * excess**2).sum()) - (len(excess) - 1)
+    if beyond > 0 and len(excess) > 1:
+        between = beyond / (total - float((weights**2).sum()) / total)
+        drawn[known] = excess * between * weights / (1 + between * weights)
+    return drawn
+
+
+def _rows_worth(rows: Ints, hits: Ints, expected: Floats) -> float:
+    """How many rows the expected shares of hits are worth, beside the counted ones; infinite where chance explains all.
+
+    Args:
+        rows: (K, N) of a class in a bin.
+        hits: (K, N) of them.
+        expected: (K, N) shares of hits, fitted to the sums over classes and over bins.
+
+    """
+    variance = rows * expected * (1 - expected)
+    known = variance > 0
+    square = float(((hits - rows * expected)[known] ** 2 / variance[known]).sum())
+    free = int(known.sum() - known.any(axis=0).sum() - known.any(axis=1).sum() + 1)
+    others = int((rows[known] - 1).sum())
+    if square <= free or not others:
+        return math.inf
+    correlation = (square - free) / others
+    return max(1.0, (1 - correlation) / correlation)
 
 
 def hit_rates(cells: Ints, sums: Floats, edges: Floats) -> Floats:

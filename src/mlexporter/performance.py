@@ -44,6 +44,26 @@ class FigureValue(msgspec.Struct, frozen=True):
     standard_error: float = math.nan
 
 
+class ClassTotals(msgspec.Struct, frozen=True):
+    """(K,) outcomes per class: whole numbers, or expected ones.
+
+    Attributes:
+        predicted: of which it was the predicted class.
+        actual: of which it was the actual one.
+        right: of which it was both.
+
+    """
+
+    predicted: Ints | Floats
+    actual: Ints | Floats
+    right: Ints | Floats
+
+    @classmethod
+    def of(cls, confusion: Ints | Floats) -> "ClassTotals":
+        """Of (K, K) outcomes by predicted and actual class."""
+        return cls(confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal())
+
+
 def realised(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
     """What labels show.
 
@@ -56,7 +76,7 @@ def realised(binner: OutcomeBinner, counts: OutcomeCounts) -> list[FigureValue]:
     if not isinstance(binner.profile, ClassProfile):
         return _error_figures(dict(zip(RESIDUAL_SUMS, counts.sums.tolist(), strict=True)), counts.rows)
     counts = without_debts(counts)
-    values = confusion_figures(binner, binner.confusion(counts.bins))
+    values = class_figures(binner, ClassTotals.of(binner.confusion(counts.bins)))
     if scored_rows(binner, counts.bins) >= MIN_OUTCOMES:
         cells = {name: binner.scores(counts.bins, k) for k, name in enumerate(binner.scored)}
         values += roc_figures(binner, cells)
@@ -90,7 +110,7 @@ def _averages(figure: str, values: Floats, rows: Ints | Floats) -> list[FigureVa
 # -- of predicted and actual classes ----------------------------------------------------------------------------------
 
 
-def confusion_figures(binner: OutcomeBinner, confusion: Ints | Floats) -> list[FigureValue]:
+def class_figures(binner: OutcomeBinner, totals: ClassTotals) -> list[FigureValue]:
     """Accuracy, precision, recall and F1.
 
     In the means over the classes the precision of a class that was never predicted is 0, as is the recall of one that
@@ -98,10 +118,10 @@ def confusion_figures(binner: OutcomeBinner, confusion: Ints | Floats) -> list[F
 
     Args:
         binner: of the outcomes.
-        confusion: (K, K) outcomes by predicted and actual class: whole numbers, or expected ones.
+        totals: outcomes by class.
 
     """
-    said, actual, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    said, actual, right = totals.predicted, totals.actual, totals.right
     all_right, rows = right.sum(keepdims=True), said.sum(keepdims=True)
     values = [
         FigureValue("accuracy_ratio", None, float((all_right / rows)[0]), float(_share_error(all_right, rows)[0]))
