@@ -37,6 +37,8 @@ _PATIENCE_SECONDS = 30.0
 _SETTLED_SECONDS = 5.0
 _PROBE_PAUSE_SECONDS = 0.02
 _SCRAPE_PAUSE_SECONDS = 1.0
+_ONSET_SECONDS = 1.0
+"""In which the connections are made, and the first requests of all come at once."""
 _ROUND = b"@@@@@@@@"
 """Stands in each id; replaced with the number of the round, so that no id comes twice."""
 _LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
@@ -215,6 +217,7 @@ class Watch:
 
     def __init__(self, port: int, path: str, pause: float) -> None:
         self.seconds: list[float] = []
+        self.asked_at: list[float] = []
         self.failed = 0
         self._port = port
         self._request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
@@ -233,6 +236,7 @@ class Watch:
             except OSError:
                 answer = b""
             self.failed += not answer.startswith(b"HTTP/1.1 200")
+            self.asked_at.append(start)
             self.seconds.append(time.perf_counter() - start)
 
     def end(self) -> None:
@@ -328,6 +332,14 @@ def run(report: Report, seconds: float = SECONDS, connections: int = CONNECTIONS
         for (name, value), (_, machine) in zip(_percentiles(probes.seconds), _percentiles(peers.seconds), strict=True):
             beside = f"a server without load: {1000 * machine:.1f} ms"
             report.add(f"probe, {name}", f"{1000 * value:.1f} ms", "100 ms", beside)
+        largest = int(np.argmax(probes.seconds))
+        later = [took for took, at in zip(probes.seconds, probes.asked_at, strict=True) if at > start + _ONSET_SECONDS]
+        report.add(
+            f"probe, max after the first {_ONSET_SECONDS:g} s",
+            f"{1000 * max(later, default=float('nan')):.1f} ms",
+            "100 ms",
+            f"the largest of all came after {probes.asked_at[largest] - start:.1f} s",
+        )
         for name, value in _percentiles(scrapes.seconds):
             report.add(f"scrape, {name}", f"{1000 * value:.1f} ms", "1,000 ms", f"{len(scrapes.seconds)} scrapes")
         report.add("probes and scrapes not answered with 200", f"{probes.failed + scrapes.failed}", "0")

@@ -60,11 +60,17 @@ class Site:
             self.crew.depart(rest=False)
 
 
-@pytest.fixture
-def site() -> Iterator[Site]:
+@pytest.fixture(autouse=True)
+def usual_turns() -> Iterator[float]:
+    """How often threads take turns, which a look may change for the whole process."""
     usual = sys.getswitchinterval()
-    yield Site()
+    yield usual
     sys.setswitchinterval(usual)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
 
 
 def test_it_is_late_where_many_wait(site: Site) -> None:
@@ -182,12 +188,45 @@ def test_one_request_that_takes_long_says_nothing_of_the_others() -> None:
     assert site.is_late(after=0.02)
 
 
-def test_the_threads_take_turns_more_often_where_many_are_connected(site: Site) -> None:
-    usual = sys.getswitchinterval()
-    for count, expected in ((17, 0.0005), (16, usual)):
+def test_the_threads_take_turns_more_often_where_many_are_connected(site: Site, usual_turns: float) -> None:
+    for count, expected in ((17, 0.0005), (16, usual_turns)):
         site.connections = [Connection(9.0, 9.0, 500, 500)] * count
         assert not site.is_late()
         assert sys.getswitchinterval() == pytest.approx(expected)
+
+
+def test_two_threads_refuse_where_very_many_are_late(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[int] = []
+    monkeypatch.setattr(site.crew, "let_work", at_once.append)
+    for late in (63, 64, 63):
+        site.connections = [*[waiting(0.03)] * late, *[waiting(0.009)] * 50]
+        assert site.is_late()
+    site.connections = [waiting(0.03)] * 16
+    assert not site.is_late()
+    assert at_once == [1, 2, 1, 1]
+
+
+def test_who_comes_while_another_looks_waits_for_what_is_seen(site: Site) -> None:
+    looking, seen = threading.Event(), threading.Event()
+
+    def look() -> range:
+        looking.set()
+        assert seen.wait(DEADLINE)
+        return range(20)
+
+    site.connections = [*[waiting(0.03)] * 2, *[waiting(0.005)] * 18]
+    made = Backlog(site.crew, look, site.connections.__getitem__, site.clock, site.clock)
+    site.work(1.0)
+    late: list[bool] = []
+    threads = [threading.Thread(target=lambda: late.append(made.is_late())) for _ in range(3)]
+    site.crew.arrive()
+    for thread in threads:
+        thread.start()
+    assert looking.wait(DEADLINE)
+    seen.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert sorted(late) == [False, True, True]
 
 
 def test_looking_takes_a_small_part_of_the_time(site: Site) -> None:
@@ -209,7 +248,7 @@ def test_looking_that_takes_long_is_rare(site: Site) -> None:
     site.connections = [WAITS] * 17
     assert site.is_late()
     looked_at = site.clock.now - 0.15
-    while site.clock.now < looked_at + 0.73:
+    while site.clock.now < looked_at + 1.48:
         site.is_late(after=0.01)
     assert site.looks == 1
     site.is_late(after=0.03)

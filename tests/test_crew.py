@@ -88,6 +88,25 @@ def test_one_thread_is_woken_at_a_time(crew: Crew) -> None:
     assert all(other.back.wait(DEADLINE) for other in others)
 
 
+def test_two_work_at_once_where_they_may(crew: Crew) -> None:
+    others = [resting(crew) for _ in range(3)]
+    crew.let_work(2)
+    woken = [other for other in others if other.back.wait(0.2)]
+    assert len(woken) == 1
+    crew.depart()  # nor does this thread rest, for two may be at work
+    crew.let_work(1)
+    surplus = resting(crew)
+    crew.dismiss()
+    assert all(other.back.wait(DEADLINE) for other in (*others, surplus))
+
+
+def test_servers_that_take_over_have_as_many_at_work(crew: Crew) -> None:
+    crew.let_work(2)
+    other = crew.another()
+    assert [Thread(other).back.wait(DEADLINE) for _ in range(2)] == [True, True]
+    resting(other)
+
+
 def test_a_request_that_takes_long_is_no_reason_for_others_to_wait(crew: Crew, clock: Clock) -> None:
     other = resting(crew)
     clock.now += 0.09

@@ -6,6 +6,7 @@ kernel knows since when. Where many wait, what pushes samples and waited for too
 than to count it. That is told for each request: they are taken on in the order in which they came.
 """
 
+import bisect
 import contextlib
 import math
 import os
@@ -29,12 +30,16 @@ WORK_SECONDS: Final = 0.025
 _FORGOTTEN_SECONDS: Final = 2.0
 """Whoever is silent for longer has not sent all of a request, and waits for nothing."""
 _LOOK_SECONDS: Final = 0.008
-_LOOK_SHARE: Final = 0.2
+_LOOK_SHARE: Final = 0.1
 _BUSY_SHARE: Final = 0.5
 _BUSY_SECONDS: Final = 0.006
 # A request gives Python's lock away several times. Where a tick or a writer is at work it comes back after 5 ms each
 # time, as Python has it: with few clients that is best, with many the queue grows by dozens meanwhile.
 _SWITCH_SECONDS: Final = 0.0005
+# Who refuses mostly waits for the server to read a body of a new connection. Where so many are late at once two threads
+# do so; where some are accepted they would be in each other's way.
+_MANY_LATE: Final = 64
+_REFUSING: Final = 2
 _LEAST_SECONDS: Final = 1e-5  # that a request takes
 # struct tcp_info of Linux: the state, milliseconds since data was last sent and received, bytes acknowledged and
 # received, bytes that wait to be sent
@@ -106,28 +111,32 @@ class Backlog:
 
     def is_late(self) -> bool:
         """Whether a request that has just been taken on waited for too long; most calls cost next to nothing."""
-        if not self._lock.acquire(blocking=False):
-            return False  # another one looks
-        try:
+        with self._lock:
             if self._clock() >= self._look_at:
-                self._arrivals = iter(self._arrivals_of_many())
+                self._arrivals = iter(self._look_around())
             arrival = next(self._arrivals, math.inf)
             return self._clock() - arrival >= LATE_SECONDS
-        finally:
-            self._lock.release()
 
-    def _arrivals_of_many(self) -> list[float]:
-        """When those came that wait, in order, from the one that was taken on last; none where only a few wait."""
+    def _look_around(self) -> list[float]:
+        """See who waits, and have the threads work as that asks for.
+
+        Returns:
+            When those came that wait, in order, from the one that was taken on last; none where only a few wait.
+
+        """
         start, spent = self._clock(), self._spent()
         in_hand = self._crew.in_hand
         few = max(FEW, in_hand, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
         descriptors = self._look()
         crowded = len(descriptors) > few
-        sys.setswitchinterval(_SWITCH_SECONDS if crowded else self._switch_seconds)
         # Where the threads had time to spare nobody can be waiting.
         waiting = self._waiting_since(start, descriptors) if self._were_busy(start) and crowded else []
         self._look_at = start + max(_LOOK_SECONDS, (self._spent() - spent) / _LOOK_SHARE)
-        return waiting[in_hand - 1 :] if len(waiting) > few else []
+        arrivals = waiting[in_hand - 1 :] if len(waiting) > few else []
+        late = bisect.bisect_right(arrivals, start - LATE_SECONDS)
+        sys.setswitchinterval(_SWITCH_SECONDS if crowded else self._switch_seconds)
+        self._crew.let_work(_REFUSING if late >= _MANY_LATE else 1)
+        return arrivals
 
     def _were_busy(self, now: float) -> bool:
         busy = self._crew.busy_seconds
@@ -178,8 +187,7 @@ def copy_of(descriptor: int) -> socket.socket:
 
 def _descriptors() -> list[int]:
     try:
-        with os.scandir("/proc/self/fd") as entries:
-            return [int(entry.name) for entry in entries]
+        return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - there are many
     except OSError:
         return []
 

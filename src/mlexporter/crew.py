@@ -2,7 +2,8 @@
 
 Threads that take turns with Python's lock make a request three times as expensive. The server adds a thread whenever
 requests queue up; here the surplus rests after its first request. One of them goes on when the thread at work waits for
-a client, and when a request takes long for whatever reason: probes and scrapes never wait for it.
+a client, and when a request takes long for whatever reason: probes and scrapes never wait for it. Where nearly all are
+refused more than one may be at work.
 """
 
 import math
@@ -55,6 +56,7 @@ class Crew:
         self._working: set[Member] = set()
         self._resting: list[Member] = []
         self._dismissed = False
+        self._at_once = 1
         self._stopped = threading.Event()
         self._crews = [self]
         self._members: list[Member] = []
@@ -83,7 +85,7 @@ class Crew:
     def another(self) -> "Crew":
         """A crew for the threads of another server."""
         crew = Crew(self._clock)
-        crew._local, crew._recent = self._local, self._recent
+        crew._local, crew._recent, crew._at_once = self._local, self._recent, self._at_once
         self._crews.append(crew)
         return crew
 
@@ -105,18 +107,18 @@ class Crew:
                 self._begin(member)
 
     def depart(self, *, rest: bool = True) -> None:
-        """After a request: rest until needed, unless this is the only thread at work, or it must not rest."""
+        """After a request: rest until needed, unless no more are at work than may be, or this one must not rest."""
         member: Member = self._local.member
         took = self._clock() - member.since
         member.busy += took
         member.since = math.inf
         if rest and member.working:  # not what was refused, nor what waited while another thread went on
             self._recent.append(took)
-        if not rest or (member.working and len(self._working) <= 1):
+        if not rest or (member.working and len(self._working) <= self._at_once):
             return
         with self._lock:
             self._working.discard(member)
-            if not self._working or self._dismissed:
+            if len(self._working) < self._at_once or self._dismissed:
                 self._begin(member)
                 return
             member.working = False
@@ -132,6 +134,15 @@ class Crew:
             with member.crew._lock:
                 member.crew._relieve(member)
         yield
+
+    def let_work(self, at_once: int) -> None:
+        """Have so many threads at work, of each server, as far as there are as many."""
+        for crew in self._crews.copy():
+            if crew._at_once != at_once:
+                with crew._lock:
+                    crew._at_once = at_once
+                    while len(crew._working) < at_once and crew._resting:
+                        crew._wake()
 
     def watch(self) -> None:
         """Relieve threads whose request takes long, until `stop`; to be run in a thread of its own."""
@@ -165,7 +176,7 @@ class Crew:
         """Count a thread as away until its request is done, and let another one go on."""
         self._working.discard(member)
         member.working = False
-        if not self._working and self._resting:
+        if len(self._working) < self._at_once and self._resting:
             self._wake()
 
     def _wake(self) -> None:
