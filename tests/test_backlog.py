@@ -206,27 +206,37 @@ def test_two_threads_refuse_where_very_many_are_late(site: Site, monkeypatch: py
     assert at_once == [1, 2, 1, 1]
 
 
-def test_who_comes_while_another_looks_waits_for_what_is_seen(site: Site) -> None:
-    looking, seen = threading.Event(), threading.Event()
-
-    def look() -> range:
-        looking.set()
-        assert seen.wait(DEADLINE)
-        return range(20)
-
+def test_each_request_is_judged_by_its_own_wait_whichever_asks_first(site: Site) -> None:
     site.connections = [*[waiting(0.03)] * 2, *[waiting(0.005)] * 18]
-    made = Backlog(site.crew, look, site.connections.__getitem__, site.clock, site.clock)
     site.work(1.0)
-    late: list[bool] = []
-    threads = [threading.Thread(target=lambda: late.append(made.is_late())) for _ in range(3)]
-    site.crew.arrive()
+    taken_on, late = threading.Barrier(3), [False] * 3
+    turns = [threading.Event() for _ in range(3)]
+
+    def run(place: int) -> None:
+        turns[place].wait(DEADLINE)
+        site.crew.arrive()
+        if place < 2:
+            turns[place + 1].set()
+        taken_on.wait(DEADLINE)
+        late[place] = site.backlog.is_late()
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(3)]
     for thread in threads:
         thread.start()
-    assert looking.wait(DEADLINE)
-    seen.set()
+    turns[0].set()
     for thread in threads:
         thread.join(DEADLINE)
-    assert sorted(late) == [False, True, True]
+    assert late == [True, True, False]
+
+
+def test_requests_that_do_not_ask_are_taken_on_in_their_order_too(site: Site) -> None:
+    site.connections = [*[waiting(0.03)] * 4, *[waiting(0.005)] * 18]
+    assert site.is_late()
+    site.work(0.0)
+    assert site.is_late(after=0.0)
+    site.work(0.0)
+    assert not site.is_late(after=0.0)
+    assert site.looks == 1
 
 
 def test_looking_takes_a_small_part_of_the_time(site: Site) -> None:

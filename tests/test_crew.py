@@ -151,6 +151,21 @@ def test_a_thread_that_is_not_of_the_crew_is_left_alone() -> None:
         pass
 
 
+def test_requests_are_numbered_as_they_are_taken_on(crew: Crew) -> None:
+    assert (crew.number, crew.taken_on) == (1, 1)
+    other = crew.another()
+    assert Thread(other).back.wait(DEADLINE)
+    assert (crew.number, crew.taken_on) == (1, 2)
+    crew.depart()
+    crew.arrive()
+    assert (crew.number, crew.taken_on) == (3, 3)
+    numbers: list[int] = []
+    stranger = threading.Thread(target=lambda: numbers.append(crew.number))
+    stranger.start()
+    stranger.join(DEADLINE)
+    assert numbers == [0]
+
+
 def test_watching_ends_when_it_is_stopped() -> None:
     crew = Crew()
     thread = threading.Thread(target=crew.watch)

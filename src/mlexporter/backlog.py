@@ -8,7 +8,6 @@ than to count it. That is told for each request: they are taken on in the order 
 
 import bisect
 import contextlib
-import math
 import os
 import socket
 import struct
@@ -106,37 +105,36 @@ class Backlog:
         self._look_at = now + _LOOK_SECONDS
         # when, and how long the threads had been busy then
         self._before = self._last = (now, crew.busy_seconds)
-        self._arrivals: Iterator[float] = iter(())
+        self._arrivals: list[float] = []
+        self._first = 0  # the number of the request that came first of those
         self._switch_seconds = sys.getswitchinterval()
 
     def is_late(self) -> bool:
         """Whether a request that has just been taken on waited for too long; most calls cost next to nothing."""
         with self._lock:
             if self._clock() >= self._look_at:
-                self._arrivals = iter(self._look_around())
-            arrival = next(self._arrivals, math.inf)
-            return self._clock() - arrival >= LATE_SECONDS
+                self._look_around()
+            place = self._crew.number - self._first
+            if not 0 <= place < len(self._arrivals):
+                return False
+            return self._clock() - self._arrivals[place] >= LATE_SECONDS
 
-    def _look_around(self) -> list[float]:
-        """See who waits, and have the threads work as that asks for.
-
-        Returns:
-            When those came that wait, in order, from the one that was taken on last; none where only a few wait.
-
-        """
+    def _look_around(self) -> None:
+        """See who waits, and have the threads work as that asks for."""
         start, spent = self._clock(), self._spent()
         in_hand = self._crew.in_hand
+        self._first = self._crew.taken_on - in_hand + 1
         few = max(FEW, in_hand, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
         descriptors = self._look()
         crowded = len(descriptors) > few
         # Where the threads had time to spare nobody can be waiting.
         waiting = self._waiting_since(start, descriptors) if self._were_busy(start) and crowded else []
         self._look_at = start + max(_LOOK_SECONDS, (self._spent() - spent) / _LOOK_SHARE)
-        arrivals = waiting[in_hand - 1 :] if len(waiting) > few else []
-        late = bisect.bisect_right(arrivals, start - LATE_SECONDS)
+        # In the order in which they came, in which they are taken on, too: those in hand are the first.
+        self._arrivals = waiting if len(waiting) > few else []
+        late = bisect.bisect_right(self._arrivals, start - LATE_SECONDS)
         sys.setswitchinterval(_SWITCH_SECONDS if crowded else self._switch_seconds)
         self._crew.let_work(_REFUSING if late >= _MANY_LATE else 1)
-        return arrivals
 
     def _were_busy(self, now: float) -> bool:
         busy = self._crew.busy_seconds

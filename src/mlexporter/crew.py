@@ -6,6 +6,7 @@ a client, and when a request takes long for whatever reason: probes and scrapes 
 refused more than one may be at work.
 """
 
+import itertools
 import math
 import threading
 import time
@@ -23,16 +24,18 @@ class Member:
     """A thread of the server.
 
     Attributes:
+        number: of its latest request, in the order in which all of them were taken on.
         working: whether it is at work, and does not rest on `resting`.
         since: when its present request began.
         busy: seconds that it was on requests before.
 
     """
 
-    __slots__ = ("busy", "crew", "resting", "since", "working")
+    __slots__ = ("busy", "crew", "number", "resting", "since", "working")
 
     def __init__(self, crew: "Crew") -> None:
         self.crew = crew
+        self.number = 0
         self.working = False
         self.since = math.inf
         self.busy = 0.0
@@ -61,11 +64,23 @@ class Crew:
         self._crews = [self]
         self._members: list[Member] = []
         self._recent = deque[float](maxlen=_RECENT)
+        self._numbers = itertools.count(1)
 
     @property
     def in_hand(self) -> int:
         """How many requests were taken on, and are not answered."""
         return sum(member.since < math.inf for member in self._everybody())
+
+    @property
+    def taken_on(self) -> int:
+        """How many requests were taken on so far."""
+        return max((member.number for member in self._everybody()), default=0)
+
+    @property
+    def number(self) -> int:
+        """How many had been taken on when the present request of this thread was, itself among them; 0 of others."""
+        member: Member | None = getattr(self._local, "member", None)
+        return member.number if member is not None else 0
 
     @property
     def busy_seconds(self) -> float:
@@ -86,6 +101,7 @@ class Crew:
         """A crew for the threads of another server."""
         crew = Crew(self._clock)
         crew._local, crew._recent, crew._at_once = self._local, self._recent, self._at_once
+        crew._numbers = self._numbers
         self._crews.append(crew)
         return crew
 
@@ -101,6 +117,7 @@ class Crew:
         if member is None:
             member = self._local.member = Member(self)
             self._members.append(member)
+        member.number = next(self._numbers)
         member.since = self._clock()
         if not member.working:
             with self._lock:
