@@ -143,8 +143,8 @@ def hold(site: Site, count: int) -> tuple[threading.Event, list[threading.Thread
 @pytest.mark.parametrize(
     ("connections", "late"),
     [
-        ([WAITS] * 21, False),  # twenty in hand and this one
-        ([WAITS] * 22, True),
+        ([WAITS] * 36, False),  # twenty in hand, this one, and fifteen more
+        ([WAITS] * 37, True),
         ([*[waiting(0.002)] * 20, *[WAITS] * 20], False),  # this one came after those in hand
         ([*[waiting(0.002)] * 20, *[WAITS] * 21], True),
     ],

@@ -124,7 +124,8 @@ class Backlog:
         start, spent = self._clock(), self._spent()
         in_hand = self._crew.in_hand
         self._first = self._crew.taken_on - in_hand + 1
-        few = max(FEW, in_hand, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
+        # with the one that looks, which waited until now; others in hand wait for something else
+        few = in_hand - 1 + max(FEW, round(WORK_SECONDS / max(self._crew.seconds_each, _LEAST_SECONDS)))
         descriptors = self._look()
         crowded = len(descriptors) > few
         # Where the threads had time to spare nobody can be waiting.
