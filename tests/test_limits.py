@@ -247,8 +247,8 @@ def test_long_ids_are_dropped() -> None:
 
     assert encoded("x" * 256) == (0, 1)
     assert encoded("x" * 257) == (1, 0)
-    assert runs.packed(Batch(1, {}, prediction=[1.0], ids=["x" * 256])) is not None
-    assert runs.packed(Batch(1, {}, prediction=[1.0], ids=["x" * 257])) is None
+    assert runs.packed([(Batch(1, {}, prediction=[1.0], ids=["x" * 256]), 0.0)]) is not None
+    assert runs.packed([(Batch(1, {}, prediction=[1.0], ids=["x" * 257]), 0.0)]) is None
 
 
 def test_columns_with_long_names_are_not_learned() -> None:

@@ -290,6 +290,7 @@ def test_offers_never_wait_for_the_store(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_queue_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlexporter.pending.queue.QUEUE_BYTES", 1000)
+    monkeypatch.setattr("mlexporter.pending.queue.FRESH_BATCHES", 1)
     joiner = Joiner(Store(), Sink(), time.time)
     for _ in range(3):
         joiner.offer("m", "1", batch(["a", "b"], ["yes", "no"], weight=400), 5.0)

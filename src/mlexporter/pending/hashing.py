@@ -118,18 +118,25 @@ class Filter:
         """Whether it takes more than it was made for, and a new one should be made."""
         return self._size * _SLOTS > 64 * len(self._words)
 
-    def add(self, hashes: Hashes) -> None:
-        """Take note of some; quick where they are sorted."""
-        np.bitwise_or.at(self._words, (hashes >> self._shift).astype(np.int64), _bits(hashes))
+    def add(self, hashes: Hashes) -> Hashes:
+        """Take note of some, and tell those that may have been added before; quick where they are sorted."""
+        at, bits = self._where(hashes), _bits(hashes)
+        again = self._those(hashes, at, bits)
+        np.bitwise_or.at(self._words, at, bits)
         self._size += len(hashes)
+        return again
 
     def having(self, hashes: Hashes) -> Hashes:
         """Those of some hashes that may have been added; quick where they are sorted."""
-        if not self._size:
-            return hashes[:0]
-        bits = _bits(hashes)
-        found: Hashes = hashes[(self._words[(hashes >> self._shift).astype(np.int64)] & bits) == bits]
+        return self._those(hashes, self._where(hashes), _bits(hashes)) if self._size else hashes[:0]
+
+    def _those(self, hashes: Hashes, at: NDArray[np.int64], bits: Hashes) -> Hashes:
+        found: Hashes = hashes[(self._words[at] & bits) == bits] if self._size else hashes[:0]
         return found
+
+    def _where(self, hashes: Hashes) -> NDArray[np.int64]:
+        """The word of each."""
+        return (hashes >> self._shift).view(np.int64)
 
 
 def _bits(hashes: Hashes) -> Hashes:

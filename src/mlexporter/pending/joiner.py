@@ -9,10 +9,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
-from mlexporter.pending.offers import Offer, Part
+from mlexporter.pending.offers import Part
 from mlexporter.pending.queue import OfferQueue
 from mlexporter.pending.records import (
     Direct,
@@ -24,7 +23,7 @@ from mlexporter.pending.records import (
     Totals,
     row_count,
 )
-from mlexporter.pending.runs import Run, packed
+from mlexporter.pending.runs import Run
 from mlexporter.pending.sink import Sink, Tally
 from mlexporter.pending.work import Health, LabelRequest, Work
 from mlexporter.samples import Batch
@@ -32,8 +31,9 @@ from mlexporter.samples import Batch
 LABEL_ROWS: Final = 200_000
 WAITING_REQUESTS: Final = 6
 """Each holds one of the ten threads of the server; the others are for samples, scrapes and probes."""
-CHUNK_ROWS: Final = 200_000
-"""Predictions per write: each takes some 200 turns with Python's lock, however many rows it has."""
+CHUNK_ROWS: Final = 100_000
+"""Predictions per write: each takes some 200 turns with Python's lock, however many rows it has. Columns of more are
+large: their memory would be new each time."""
 CHUNK_LABELS: Final = 5_000
 """Labels per write: they take more of the interpreter's time."""
 LINGER_SECONDS: Final = 1.0
@@ -65,9 +65,10 @@ class Joiner:
         self._store = store
         self._sink = sink
         self._clock = clock
-        self._changed = threading.Condition()
-        # under the lock of _changed
-        self._offers = OfferQueue(self._changed)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # under the lock
+        self._offers = OfferQueue(self._lock)
         self._requests: deque[LabelRequest] = deque()
         self._submitting = 0
         self._dropped = self._errors = self._writes = 0
@@ -93,17 +94,15 @@ class Joiner:
             now: Unix time.
 
         """
-        rows = packed(batch)
-        if rows is not None:
-            add = partial(self._offers.add_packed, model, version, rows, now)
-        elif (offer := Offer.of(model, version, batch, now)) is not None:
-            add = partial(self._offers.add, offer)
-        else:
-            return
-        with self._changed:
-            if self._stop_at is not None or not add():
+        with self._lock:
+            if self._stop_at is not None:
                 self._dropped += batch.size
-            elif self._offers.rows >= CHUNK_ROWS:
+                return
+            if not self._offers.add(model, version, batch, now):
+                return
+        self._offers.pack(wait=False)
+        with self._changed:
+            if self._offers.rows >= CHUNK_ROWS:
                 self._changed.notify_all()
 
     def submit(
@@ -171,7 +170,7 @@ class Joiner:
                 self._failing_since is None,
                 self._errors,
                 self._offers.rows,
-                self._dropped,
+                self._dropped + self._offers.dropped,
                 self._writes,
                 self._write_seconds,
             )

@@ -2,65 +2,112 @@
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from mlexporter.pending.offers import Offer, Part
 from mlexporter.pending.records import VersionKey
-from mlexporter.pending.runs import Packed, Run
+from mlexporter.pending.runs import Came, Run, packed
+from mlexporter.samples import Batch
 
 QUEUE_ROWS: Final = 600_000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
 RUN_ROWS: Final = 10_000
 """A run that has as many is full: runs are written whole."""
+FRESH_BATCHES: Final = 128
+FRESH_ROWS: Final = 2048
+FRESH_BYTES: Final = 1024 * 1024
+"""Batches wait as they came until there are as many; they wait to be counted as well. One by one, with the rest of a
+request in between, each would take several times as long to pack as among others."""
 
 
 class OfferQueue:
-    """Offers in their order; the usual ones, numbers with an id, go into a run of their version.
+    """What batches offer, in their order; the usual ones, numbers with an id, go into a run of their version.
 
     Requests add, one thread takes.
 
     Args:
-        lock: to be held for everything but `take`, which holds it for moments: requests wait for it.
+        lock: to be held for everything but `pack` and `take`, which hold it for moments: requests wait for it.
 
     Attributes:
         rows: that are not written yet; those that were taken among them, until they are `written`.
+        dropped: rows for which there was no room.
 
     """
 
-    def __init__(self, lock: threading.Condition) -> None:
+    def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
+        self._fresh: list[tuple[VersionKey, Came]] = []
+        self._fresh_rows = self._fresh_bytes = 0
         self._added: deque[Offer | Run] = deque()
         self._open: dict[VersionKey, Run] = {}
         self._bytes = 0
-        self.rows = 0
-        # of the thread
+        self.rows = self.dropped = 0
+        # one thread at a time packs, so that all stays in its order
+        self._packing = threading.Lock()
+        # of the thread that takes
         self._taken: deque[Offer | Run] = deque()
 
     def __bool__(self) -> bool:
         """Whether there is something to take."""
-        return bool(self._added or self._taken)
+        return bool(self._fresh or self._added or self._taken)
 
-    def add(self, offer: Offer) -> bool:
-        """Add an offer, if there is room."""
-        if not self._room(offer.size, offer.weight):
+    def add(self, model: str, version: str, batch: Batch, time: float) -> bool:
+        """Add a batch that came at a Unix time, if there is room; whether it is time to `pack`."""
+        if self.rows + batch.size > QUEUE_ROWS:
+            self.dropped += batch.size
             return False
-        self._added.append(offer)
-        self._open.pop((offer.model, offer.version), None)  # what comes now comes after it
+        self._fresh.append(((model, version), (batch, time)))
+        self.rows += batch.size
+        self._fresh_rows += batch.size
+        self._fresh_bytes += batch.weight
+        return len(self._fresh) >= FRESH_BATCHES or self._fresh_rows >= FRESH_ROWS or self._fresh_bytes >= FRESH_BYTES
+
+    def pack(self, *, wait: bool) -> None:
+        """Make columns of what came; with `wait` also where another thread is at it, else that is left to the next."""
+        if not self._packing.acquire(blocking=wait):
+            return
+        try:
+            with self._lock:
+                fresh, self._fresh = self._fresh, []
+                self._fresh_rows = self._fresh_bytes = 0
+            for key, batches in _by_version(fresh).items():
+                if not self._pack(key, batches):
+                    for each in batches:
+                        if len(batches) == 1 or not self._pack(key, [each]):
+                            self._offer(key, each)
+        finally:
+            self._packing.release()
+
+    def _pack(self, key: VersionKey, batches: Sequence[Came]) -> bool:
+        """Put batches of a version into a run, if they can be."""
+        rows = packed(batches)
+        if rows is None:
+            return False
+        with self._lock:
+            if not self._room(rows.size, rows.weight):
+                return True
+            run = self._open.get(key)
+            if run is None or len(run) >= RUN_ROWS:
+                run = self._open[key] = Run(*key)
+                self._added.append(run)
+            run.add(rows)
         return True
 
-    def add_packed(self, model: str, version: str, rows: Packed, time: float) -> bool:
-        """Add predictions that came at a Unix time, if there is room."""
-        if not self._room(len(rows[1]), len(rows[0]) + 8 * len(rows[1]) + 16):
-            return False
-        run = self._open.get((model, version))
-        if run is None or len(run) >= RUN_ROWS:
-            run = self._open[model, version] = Run(model, version)
-            self._added.append(run)
-        run.add(rows, time)
-        return True
+    def _offer(self, key: VersionKey, came: Came) -> None:
+        """Queue a batch as it is, whatever it offers."""
+        batch, time = came
+        offer = Offer.of(*key, batch, time)
+        with self._lock:
+            if offer is None:
+                self.rows -= batch.size
+            elif self._room(batch.size, batch.weight):
+                self._added.append(offer)
+                self._open.pop(key, None)  # what comes now comes after it
 
     def take(self, most: int) -> list[Run | Part]:
         """The oldest rows, so many of them, or more by less than a run."""
+        self.pack(wait=True)
         taken: list[Run | Part] = []
         weight = 0
         while most > 0 and (self._taken or self._swap()):
@@ -89,6 +136,8 @@ class OfferQueue:
         left = sum(
             len(each) if isinstance(each, Run) else each.size - each.taken for each in (*self._taken, *self._added)
         )
+        left += sum(batch.size for _, (batch, _) in self._fresh)
+        self._fresh.clear()
         self._added.clear()
         self._taken.clear()
         self._open.clear()
@@ -96,11 +145,12 @@ class OfferQueue:
         return left
 
     def _room(self, size: int, weight: int) -> bool:
-        """Take room for rows, if there is enough."""
-        rows, total = self.rows + size, self._bytes + weight
-        if rows > QUEUE_ROWS or total > QUEUE_BYTES:
+        """Take room for the bytes of rows; without enough of it they are dropped."""
+        if self._bytes + weight > QUEUE_BYTES:
+            self.rows -= size
+            self.dropped += size
             return False
-        self.rows, self._bytes = rows, total
+        self._bytes += weight
         return True
 
     def _swap(self) -> bool:
@@ -109,3 +159,10 @@ class OfferQueue:
             self._added, self._taken = self._taken, self._added
             self._open.clear()
         return bool(self._taken)
+
+
+def _by_version(fresh: Sequence[tuple[VersionKey, Came]]) -> dict[VersionKey, list[Came]]:
+    found: dict[VersionKey, list[Came]] = {}
+    for key, came in fresh:
+        found.setdefault(key, []).append(came)
+    return found

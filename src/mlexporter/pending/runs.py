@@ -5,10 +5,12 @@ to twice as long.
 """
 
 import math
+import struct
 from array import array
 from collections.abc import Sequence
 from typing import Final, cast
 
+import msgspec
 import numpy as np
 
 from mlexporter.pending.hashing import Ids
@@ -18,30 +20,59 @@ from mlexporter.samples import Batch
 ID_LENGTH: Final = 256
 """Longer ids are dropped."""
 
-_SEPARATOR: Final = "\0"
 _NUMBERS: Final = frozenset({int, float})
 
-Packed = tuple[bytes, "array[float]"]
-"""Ids, each with a zero at its end, and predictions."""
+Came = tuple[Batch, float]
+"""A batch, and the Unix time at which it came."""
 
 
-def packed(batch: Batch) -> Packed | None:
-    """The ids and predictions of a batch; None unless all are ids and finite numbers, without labels."""
-    if batch.label is not None or batch.probabilities is not None or not batch.ids or batch.prediction is None:
-        return None
-    ids, values = cast(Sequence[str], batch.ids), cast(Sequence[float], batch.prediction)
+class Packed(msgspec.Struct, frozen=True, gc=False):
+    """Predictions of some batches.
+
+    Attributes:
+        ids: each with a zero at its end.
+        values: as floats of 8 bytes.
+        times, sizes: when each batch came, and its rows.
+        size: rows of all.
+
+    """
+
+    ids: bytes
+    values: bytes
+    times: Sequence[float]
+    sizes: Sequence[int]
+    size: int
+
+    @property
+    def weight(self) -> int:
+        """Bytes that it takes."""
+        return len(self.ids) + len(self.values) + 16 * len(self.times)
+
+
+def packed(batches: Sequence[Came]) -> Packed | None:
+    """The ids and predictions of batches; None unless all are short ids and finite numbers, without labels."""
+    ids: list[str] = []
+    values: list[float] = []
+    for batch, _ in batches:
+        if batch.label is not None or batch.probabilities is not None or not batch.ids or batch.prediction is None:
+            return None
+        ids += cast(Sequence[str], batch.ids)
+        values += cast(Sequence[float], batch.prediction)
     kinds = set(map(type, values))
     if not kinds <= _NUMBERS or (int in kinds and any(type(value) is int and abs(value) >= 2**53 for value in values)):
         return None  # others do not come back as they were from floats
     if not math.isfinite(sum(values)):
         return None
     try:
-        text = _SEPARATOR.join(ids)
+        text = "\0".join(ids)
     except TypeError:  # one is missing
         return None
-    if text.count(_SEPARATOR) != len(ids) - 1 or not all(ids) or max(map(len, ids)) > ID_LENGTH:
+    # not by NumPy, which lets go of Python's lock
+    if text.count("\0") != len(ids) - 1 or not all(ids) or max(map(len, ids)) > ID_LENGTH:
         return None
-    return text.encode("utf-8", "surrogatepass") + b"\0", array("d", values)
+    content = b"%b\0" % text.encode("utf-8", "surrogatepass")
+    sizes, times = [batch.size for batch, _ in batches], [time for _, time in batches]
+    return Packed(content, struct.pack(f"{len(values)}d", *values), times, sizes, len(values))
 
 
 class Run:
@@ -56,26 +87,25 @@ class Run:
         self.model = model
         self.version = version
         self._ids = bytearray()
-        self._values: array[float] = array("d")
+        self._values = bytearray()
         self._times: array[float] = array("d")
         self._sizes: array[int] = array("q")
 
     def __len__(self) -> int:
         """Rows."""
-        return len(self._values)
+        return len(self._values) // 8
 
     @property
     def weight(self) -> int:
         """Bytes that it takes."""
-        return len(self._ids) + 8 * len(self._values) + 16 * len(self._times)
+        return len(self._ids) + len(self._values) + 16 * len(self._times)
 
-    def add(self, rows: Packed, time: float) -> None:
-        """Add what came at a Unix time."""
-        ids, values = rows
-        self._ids += ids
-        self._values += values
-        self._times.append(time)
-        self._sizes.append(len(values))
+    def add(self, rows: Packed) -> None:
+        """Add what came."""
+        self._ids += rows.ids
+        self._values += rows.values
+        self._times.extend(rows.times)
+        self._sizes.extend(rows.sizes)
 
     def predictions(self) -> Predictions:
         """All of it; nothing can be added any more."""

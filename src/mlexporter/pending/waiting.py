@@ -107,7 +107,7 @@ class Rows:
         order = order_of(hashes)
         ordered = hashes[order]
         again = np.append(False, ordered[1:] == ordered[:-1])
-        wanted = known.having(ordered)
+        wanted = known.add(ordered)
         for other, version in self._versions(model) if len(wanted) else ():
             for _, which, _ in _find(version, wanted):
                 if other == key:
@@ -121,7 +121,6 @@ class Rows:
             ordered = hashes[order]
         if not len(hashes):
             return
-        known.add(ordered)
         early = self._early.having(ordered) if self._draft.labels[model] else ordered[:0]
         added.ids.setdefault(model, []).append(early)
         version = self._draft.versions.get(key) or Version(self._tables.add_version(key, EVER))
