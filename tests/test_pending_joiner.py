@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import random
 import subprocess
 import sys
@@ -16,11 +17,15 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pending_child
 from mlexporter.pending import joiner as module
+from mlexporter.pending import queue
 from mlexporter.pending.joiner import Joiner, Overloaded
 from mlexporter.pending.offers import Offer
+from mlexporter.pending.queue import OfferQueue
 from mlexporter.pending.records import (
     Arrival,
     Arrivals,
@@ -35,6 +40,7 @@ from mlexporter.pending.records import (
     Waiting,
     single,
 )
+from mlexporter.pending.runs import Came, Packed, Run, packed
 from mlexporter.pending.sqlite import SqliteStore
 from mlexporter.samples import Batch
 
@@ -247,6 +253,81 @@ def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     # the last run goes whole, and a request with labels brings its predictions beside those of the queue
     assert 100 <= max(len(predictions) for predictions, _ in store.applied) < 100 + 20 + 30
     assert max(len(labels) for _, labels in store.applied) == 30
+
+
+values_of_batches = (
+    st.floats(allow_nan=True) | st.integers(-(2**60), 2**60) | st.booleans() | st.sampled_from(["yes", None])
+)
+batches = st.lists(
+    st.tuples(
+        st.sampled_from(["1", "2"]),
+        st.lists(
+            st.tuples(st.sampled_from(["a", "b\0", "ß", "", None, "x" * 256, "x" * 257, "ß" * 200]), values_of_batches),
+            min_size=1,
+            max_size=3,
+        ),
+    ),
+    max_size=12,
+)
+
+
+@given(batches, st.integers(1, 5))
+def test_batches_that_are_packed_together_are_what_they_are_one_by_one(
+    sent: list[tuple[str, list[tuple[str | None, Any]]]], together: int
+) -> None:
+    offered = OfferQueue(threading.Lock())
+    found: dict[str, list[tuple[str, Any, float]]] = {"1": [], "2": []}
+    expected: dict[str, list[tuple[str, Any, float]]] = {"1": [], "2": []}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(queue, "FRESH_BATCHES", together)
+        for time_of_it, (version, rows) in enumerate(sent):
+            names, values = zip(*rows, strict=True)
+            if offered.add("m", version, batch(names, values), float(time_of_it)):
+                offered.pack(wait=False)
+            expected[version] += [
+                (name, value, time_of_it)
+                for name, value in rows
+                if name and len(name) <= 256 and value is not None and (isinstance(value, str) or math.isfinite(value))
+            ]
+    assert offered.rows == sum(len(rows) for _, rows in sent)
+    arrived: list[Any] = []
+    for taken in offered.take(10**6):
+        if isinstance(taken, Run):
+            arrived.append(taken.predictions())
+        else:
+            offer, begin, end = taken
+            offer.encode(begin, end, arrived, [], [])
+    for row in single(arrived):
+        found[row.version].append((row.id, orjson.loads(row.value), row.time))
+    assert found == expected
+    assert [type(value) is bool for _, value, _ in found["1"]] == [type(value) is bool for _, value, _ in expected["1"]]
+
+
+def test_a_label_never_goes_before_its_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "FRESH_BATCHES", 2)
+    packing, go_on = threading.Event(), threading.Event()
+
+    def slow(batches: Sequence[Came]) -> Packed | None:
+        packing.set()
+        assert go_on.wait(ENOUGH)
+        return packed(batches)
+
+    monkeypatch.setattr(queue, "packed", slow)
+    store, sink = Store(), Sink()
+    with running(store, sink) as joiner:
+        monkeypatch.setattr(module, "LINGER_SECONDS", ENOUGH)
+        joiner.offer("m", "1", batch(["a"]), 5.0)
+        sender = threading.Thread(target=joiner.offer, args=("m", "1", batch(["b"]), 5.0))
+        teller = threading.Thread(target=joiner.submit, args=(told("a"),), kwargs={"timeout": ENOUGH})
+        sender.start()
+        assert packing.wait(ENOUGH)  # by the sender, or by the joiner
+        teller.start()
+        time.sleep(0.1)
+        assert not any(labels for _, labels in store.applied)
+        go_on.set()
+        sender.join()
+        teller.join()
+    assert sink.sum == Sum(tracked=2, matched=1)
 
 
 @pytest.mark.parametrize("at_commit", [False, True])
