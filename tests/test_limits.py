@@ -247,8 +247,11 @@ def test_long_ids_are_dropped() -> None:
 
     assert encoded("x" * 256) == (0, 1)
     assert encoded("x" * 257) == (1, 0)
-    assert runs.packed([(Batch(1, {}, prediction=[1.0], ids=["x" * 256]), 0.0)]) is not None
-    assert runs.packed([(Batch(1, {}, prediction=[1.0], ids=["x" * 257]), 0.0)]) is None
+    run, ids = runs.Run("m", "1"), ["x" * 256, "x" * 257, "ß" * 256, "ß" * 257]
+    content = runs.packed([(Batch(4, {}, prediction=[1.0] * 4, ids=ids), 0.0)])
+    assert content is not None
+    run.add(content)
+    assert [*run.predictions().ids.names()] == ["x" * 256, "ß" * 256]
 
 
 def test_columns_with_long_names_are_not_learned() -> None:

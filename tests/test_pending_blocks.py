@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlexporter.pending import waiting
 from mlexporter.pending.blocks import Packed, mergeable, pack, together
-from mlexporter.pending.hashing import Filter, Ids, hashes_of, order_of
+from mlexporter.pending.hashing import Filter, Ids, hashes_of, ordered
 from mlexporter.pending.offers import Offer
 from mlexporter.pending.records import Joined, Label, Prediction, Totals
 from mlexporter.pending.runs import Run, packed
@@ -55,10 +55,11 @@ def test_ids_in_one_text(names: list[str]) -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3).map(lambda low: 7 << 32 | low), max_size=60))
-def test_order_of_hashes(values: list[int]) -> None:
+def test_ordered_hashes(values: list[int]) -> None:
     # equal ones, and such that differ in the lower half only, keep their order or get it
-    order = order_of(np.array(values, np.uint64)).tolist()
-    assert order == sorted(range(len(values)), key=values.__getitem__)
+    order, found = ordered(np.array(values, np.uint64))
+    assert order.tolist() == sorted(range(len(values)), key=values.__getitem__)
+    assert found.tolist() == sorted(values)
 
 
 def test_a_filter_misses_none_and_is_rarely_wrong() -> None:
@@ -90,9 +91,9 @@ def test_few_blocks_remain(sizes: list[int]) -> None:
 @given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False)) | st.lists(st.binary(max_size=5))))
 def test_packed_predictions(parts: list[list[float] | list[bytes]]) -> None:
     columns = [np.array(part) if all(isinstance(each, float) for each in part) else part for part in parts]
-    found = [value for column in columns for value in _json(Packed(pack(column)))]  # type: ignore[arg-type]
+    found = [value for column in columns for value in _json(Packed(b"".join(pack(column))))]  # type: ignore[arg-type]
     if columns:
-        assert _json(Packed(pack(together(columns)))) == found  # type: ignore[arg-type]
+        assert _json(Packed(b"".join(pack(together(columns))))) == found  # type: ignore[arg-type]
     given = [value for part in parts for value in part]
     assert [
         float(back) if isinstance(value, float) else back for back, value in zip(found, given, strict=True)
@@ -119,13 +120,33 @@ def test_numbers_with_an_id_come_back_in_their_order() -> None:
     assert [(row.id, float(row.value), row.time) for row in run.predictions().rows()] == rows
 
 
+def test_rows_with_too_long_an_id_are_left_out() -> None:
+    run, long = Run("m", "1"), "x" * 257
+    for time, ids in ((5.0, [long]), (6.0, ["a", long, "ß" * 256]), (7.0, [long, long]), (8.0, ["b"])):
+        content = packed([(Batch(len(ids), {}, ids=ids, prediction=[time] * len(ids)), time)])
+        assert content is not None
+        run.add(content)
+    assert len(run) == 7
+    expected = [("a", 6.0, b"6"), ("ß" * 256, 6.0, b"6"), ("b", 8.0, b"8")]
+    assert [(row.id, row.time, row.value) for row in run.predictions().rows()] == expected
+
+
+def test_a_run_of_nothing_but_long_ids_does_no_harm() -> None:
+    run = Run("m", "1")
+    content = packed([(Batch(1, {}, ids=["x" * 257], prediction=[1]), 5.0)])
+    assert content is not None
+    run.add(content)
+    store = SqliteStore(None, lambda _: 60.0)
+    assert store.apply([run.predictions()], [], lambda _: {}).tracked == {}
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("", 1),
         (None, 1),
         ("a\0b", 1),
-        ("x" * 257, 1),
         ("a", None),
         ("a", "1"),
         ("a", True),
@@ -143,7 +164,7 @@ def test_anything_else_is_encoded_row_by_row(name: str | None, value: object) ->
     dropped = offer.encode(0, 20, predictions, [], [])  # type: ignore[arg-type]
     rows = [row for part in predictions for row in part.rows()]  # type: ignore[attr-defined]
     kept = name in ("a", "a\0b") and value is not None and value not in (np.inf,) and value == value
-    assert (len(rows), dropped) == (19 + kept, name is not None and len(name) > 256)
+    assert (len(rows), dropped) == (19 + kept, 0)
 
 
 def test_labels_and_classes_are_encoded_row_by_row() -> None:

@@ -11,13 +11,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mlexporter.pending.hashing import Hashes, order_of
+from mlexporter.pending.hashing import Hashes, ordered
 from mlexporter.pending.records import json_value
 
 Places = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 Values = Numbers | Sequence[bytes]
 """Predictions: numbers, or JSON."""
+Piece = bytes | memoryview
+"""A part of what is written."""
 
 NUMBER: Final = 1
 TEXT: Final = 2
@@ -108,6 +110,7 @@ class Block(msgspec.Struct, eq=False):
         order: the row of each of them, from 0; that of equal ones ascending.
         starts, times: rows, ascending from 0, from which on another time holds, and these in microseconds.
         labels: where there are any.
+        earliest: the first of the times.
 
     """
 
@@ -118,6 +121,11 @@ class Block(msgspec.Struct, eq=False):
     starts: NDArray[np.uint32]
     times: NDArray[np.int64]
     labels: Labels | None = None
+    earliest: int = 0
+
+    def __post_init__(self) -> None:
+        """Look at the times once: whether rows are too old is asked again and again."""
+        self.earliest = int(self.times.min())
 
     @property
     def size(self) -> int:
@@ -132,8 +140,8 @@ class Block(msgspec.Struct, eq=False):
     @staticmethod
     def of(number: int, first: int, hashes: Hashes, starts: NDArray[np.uint32], times: NDArray[np.int64]) -> "Block":
         """One of hashes in the order of arrival."""
-        order = order_of(hashes)
-        return Block(number, first, hashes[order], order.astype(np.uint32), starts, times)
+        order, found = ordered(hashes)
+        return Block(number, first, found, order.astype(np.uint32), starts, times)
 
     def arrived(self) -> Hashes:
         """Hashes in the order of arrival."""
@@ -153,9 +161,13 @@ class Block(msgspec.Struct, eq=False):
         """Rows that are not given up: with this number or a later one, and not from before this time."""
         kept = np.ones(self.size, np.bool_)
         kept[: max(0, first - self.first)] = False
-        if len(self.times) and self.times.min() < before:
+        if self.earliest < before:
             kept &= self.row_times() >= before
         return kept
+
+    def whole(self, first: int, before: int) -> bool:
+        """Whether all rows are `kept`."""
+        return self.first >= first and self.earliest >= before
 
     def labelled(self) -> NDArray[np.bool_]:
         """Rows with a label."""
@@ -222,12 +234,12 @@ def merged(number: int, blocks: Sequence[Block]) -> Block:
 # -- predictions ------------------------------------------------------------------------------------------------------
 
 
-def pack(values: Values) -> bytes:
-    """Predictions as one piece, whose first 8 bytes say whether they are numbers."""
+def pack(values: Values) -> list[Piece]:
+    """Predictions as parts of one piece, whose first 8 bytes say whether they are numbers."""
     if isinstance(values, np.ndarray):
-        return _NUMBERS + values.astype("<f8", copy=False).tobytes()
+        return [_NUMBERS, values.astype("<f8", copy=False).data]
     lengths = np.fromiter(map(len, values), "<u4", len(values))
-    return b"".join([_TEXTS, len(values).to_bytes(4, "little"), lengths.tobytes(), *values])
+    return [_TEXTS, len(values).to_bytes(4, "little"), lengths.data, *values]
 
 
 class Packed:

@@ -79,18 +79,19 @@ def hashes_of(ids: Ids) -> Hashes:
     return hashes
 
 
-def order_of(hashes: Hashes) -> NDArray[np.int64]:
-    """The order that sorts hashes, equal ones as they stand: a third of the time of a general sort.
+def ordered(hashes: Hashes) -> tuple[NDArray[np.int64], Hashes]:
+    """The order that sorts hashes, equal ones as they stand, and them in it: a third of the time of a general sort.
 
     Numbers of 16 bits are sorted by counting them. Two such passes sort by the upper 32 bits; where that leaves a few
     hashes out of order, a merge sort finds all others in place.
     """
     low = (hashes >> np.uint64(32)).astype(np.uint16).argsort(kind="stable")
     order = low[(hashes >> np.uint64(48)).astype(np.uint16)[low].argsort(kind="stable")]
-    ordered = hashes[order]
-    if (ordered[1:] < ordered[:-1]).any():
-        order = order[ordered.argsort(kind="stable")]
-    return order
+    found = hashes[order]
+    if (found[1:] < found[:-1]).any():
+        again = found.argsort(kind="stable")
+        order, found = order[again], found[again]
+    return order, found
 
 
 class Filter:

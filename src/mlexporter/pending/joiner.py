@@ -232,8 +232,9 @@ class Joiner:
                     work.finished.append(self._requests.popleft())
         for taken in self._offers.take(CHUNK_ROWS):
             if isinstance(taken, Run):
-                work.predictions.append(taken.predictions())
+                work.predictions.append(predictions := taken.predictions())
                 work.rows += len(taken)
+                self._drop_rows(len(taken) - len(predictions.values))
             else:
                 self._encode(taken, work)
         return work
@@ -247,8 +248,13 @@ class Joiner:
         except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the next ones
             dropped = end - begin
             _log.error("predictions cannot be encoded, and are dropped", exc_info=error)
-        with self._changed:
-            self._dropped += dropped
+        self._drop_rows(dropped)
+
+    def _drop_rows(self, rows: int) -> None:
+        """Count predictions that are given up."""
+        if rows:
+            with self._changed:
+                self._dropped += rows
 
     def _perform(self, work: Work) -> None:
         """Write, again and again while the store fails; nothing of it is counted before it is kept."""
@@ -307,8 +313,7 @@ class Joiner:
             request.done.set()
 
     def _drop(self, work: Work, why: str) -> None:
-        with self._changed:
-            self._dropped += row_count(work.predictions)
+        self._drop_rows(row_count(work.predictions))
         for request in work.finished:
             request.error = why
 

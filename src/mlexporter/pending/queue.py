@@ -12,8 +12,8 @@ from mlexporter.samples import Batch
 
 QUEUE_ROWS: Final = 600_000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
-RUN_ROWS: Final = 10_000
-"""A run that has as many is full: runs are written whole."""
+RUN_ROWS: Final = 50_000
+"""A run that has as many is full: runs are written whole. Few large ones: each takes 40 turns with Python's lock."""
 FRESH_BATCHES: Final = 128
 FRESH_ROWS: Final = 2048
 FRESH_BYTES: Final = 1024 * 1024
@@ -85,7 +85,7 @@ class OfferQueue:
         if rows is None:
             return False
         with self._lock:
-            if not self._room(rows.size, rows.weight):
+            if not self._room(len(rows), rows.weight):
                 return True
             run = self._open.get(key)
             if run is None or len(run) >= RUN_ROWS:
@@ -106,7 +106,7 @@ class OfferQueue:
                 self._open.pop(key, None)  # what comes now comes after it
 
     def take(self, most: int) -> list[Run | Part]:
-        """The oldest rows, so many of them, or more by less than a run."""
+        """The oldest rows, so many of them, or more by less than a run, which is taken whole."""
         self.pack(wait=True)
         taken: list[Run | Part] = []
         weight = 0

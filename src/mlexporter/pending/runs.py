@@ -33,7 +33,6 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
         ids: each with a zero at its end.
         values: as floats of 8 bytes.
         times, sizes: when each batch came, and its rows.
-        size: rows of all.
 
     """
 
@@ -41,7 +40,10 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     values: bytes
     times: Sequence[float]
     sizes: Sequence[int]
-    size: int
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.values) // 8
 
     @property
     def weight(self) -> int:
@@ -50,7 +52,7 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
 
 
 def packed(batches: Sequence[Came]) -> Packed | None:
-    """The ids and predictions of batches; None unless all are short ids and finite numbers, without labels."""
+    """The ids and predictions of batches; None unless all are ids and finite numbers, without labels."""
     ids: list[str] = []
     values: list[float] = []
     for batch, _ in batches:
@@ -67,12 +69,11 @@ def packed(batches: Sequence[Came]) -> Packed | None:
         text = "\0".join(ids)
     except TypeError:  # one is missing
         return None
-    # not by NumPy, which lets go of Python's lock
-    if text.count("\0") != len(ids) - 1 or not all(ids) or max(map(len, ids)) > ID_LENGTH:
+    if text.count("\0") != len(ids) - 1 or not all(ids):
         return None
     content = b"%b\0" % text.encode("utf-8", "surrogatepass")
     sizes, times = [batch.size for batch, _ in batches], [time for _, time in batches]
-    return Packed(content, struct.pack(f"{len(values)}d", *values), times, sizes, len(values))
+    return Packed(content, struct.pack(f"{len(values)}d", *values), times, sizes)
 
 
 class Run:
@@ -81,11 +82,15 @@ class Run:
     Args:
         model, version: that predicted.
 
+    Attributes:
+        weight: bytes that it takes.
+
     """
 
     def __init__(self, model: str, version: str) -> None:
         self.model = model
         self.version = version
+        self.weight = 0
         self._ids = bytearray()
         self._values = bytearray()
         self._times: array[float] = array("d")
@@ -95,19 +100,21 @@ class Run:
         """Rows."""
         return len(self._values) // 8
 
-    @property
-    def weight(self) -> int:
-        """Bytes that it takes."""
-        return len(self._ids) + len(self._values) + 16 * len(self._times)
-
     def add(self, rows: Packed) -> None:
         """Add what came."""
         self._ids += rows.ids
         self._values += rows.values
         self._times.extend(rows.times)
         self._sizes.extend(rows.sizes)
+        self.weight += rows.weight
 
     def predictions(self) -> Predictions:
-        """All of it; nothing can be added any more."""
+        """All of it but what has too long an id; nothing can be added any more."""
         ids, values = Ids.split(self._ids), np.frombuffer(self._values, np.float64)
-        return Predictions(self.model, self.version, ids, values, self._times, self._sizes)
+        times, sizes = self._times, self._sizes
+        if int(ids.lengths.max()) > ID_LENGTH:
+            short = np.array([len(name) <= ID_LENGTH for name in ids.names()])  # in characters
+            kept = np.add.reduceat(short, np.cumsum(sizes, dtype=np.int64) - np.array(sizes), dtype=np.int64)
+            ids, values = Ids(ids.content, ids.starts[short], ids.lengths[short]), values[short]
+            times, sizes = array("d", np.array(times)[kept > 0]), array("q", kept[kept > 0])
+        return Predictions(self.model, self.version, ids, values, times, sizes)

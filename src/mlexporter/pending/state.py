@@ -1,6 +1,7 @@
 """What memory holds of predictions that wait, but for the labels of rows: what a transaction changes a copy of."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -78,11 +79,11 @@ class Added(msgspec.Struct):
         tracked: rows that were added, by version.
         ids: of added rows that may be known otherwise, in parts, by model.
         firsts: numbers of the first rows that were added, by version.
-        orders: when among all each of them came, by version.
+        orders: tells when among all each of them came, by version.
 
     """
 
     tracked: dict[VersionKey, int] = {}
     ids: dict[str, list[Hashes]] = {}
     firsts: dict[VersionKey, int] = {}
-    orders: dict[VersionKey, NDArray[np.int64]] = {}
+    orders: dict[VersionKey, Callable[[], NDArray[np.int64]]] = {}

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from mlexporter.pending.blocks import LABELLED, Block, Packed, Values, pack
+from mlexporter.pending.blocks import LABELLED, Block, Packed, Piece, Values, pack
 from mlexporter.pending.hashing import Hashes
 from mlexporter.pending.records import VersionKey
 
@@ -126,15 +126,15 @@ class Tables:
             arrived = np.frombuffer(_unsealed(hashes), "<u8")
             yield version, Block.of(number, first, arrived, runs["start"].copy(), runs["time"].copy())
 
-    def add_block(self, version: int, block: Block, values: Values) -> None:
-        """Write one."""
+    def add_block(self, version: int, block: Block, hashes: Hashes, values: Values) -> None:
+        """Write one, of hashes in the order of arrival."""
         runs = np.empty(len(block.starts), _RUN)
         runs["start"], runs["time"] = block.starts, block.times
         self._connection.execute(
             "INSERT INTO blocks VALUES (?, ?, ?, ?, ?)",
-            (block.number, version, block.first, _sealed(block.arrived().tobytes()), _sealed(runs.tobytes())),
+            (block.number, version, block.first, _sealed(hashes.data), _sealed(runs.data)),
         )
-        self._connection.execute("INSERT INTO predictions VALUES (?, ?)", (block.number, _sealed(pack(values))))
+        self._connection.execute("INSERT INTO predictions VALUES (?, ?)", (block.number, _sealed(*pack(values))))
 
     def packed(self, block: int) -> Packed:
         """What was predicted in a block; those that were asked for last are kept in memory."""
@@ -167,7 +167,7 @@ class Tables:
     def add_told(self, told: "np.ndarray[Any, Any]", texts: Sequence[bytes]) -> None:
         """Write labels of rows."""
         written = orjson.dumps([text.decode() for text in texts])
-        content = _sealed(b"".join([len(told).to_bytes(4, "little"), told.tobytes(), written]))
+        content = _sealed(len(told).to_bytes(4, "little"), told.data, written)
         self._connection.execute("INSERT INTO told (content) VALUES (?)", (content,))
 
     def delete_told(self) -> None:
@@ -222,8 +222,11 @@ class Tables:
         return found[0]
 
 
-def _sealed(content: bytes) -> bytes:
-    return zlib.crc32(content).to_bytes(8, "little") + content
+def _sealed(*parts: Piece) -> bytes:
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([checksum.to_bytes(8, "little"), *parts])
 
 
 def _unsealed(content: object) -> memoryview:

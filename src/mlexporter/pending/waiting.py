@@ -26,7 +26,7 @@ from mlexporter.pending.blocks import (
     together,
 )
 from mlexporter.pending.family import Early, Family, Outcome, Row
-from mlexporter.pending.hashing import Filter, Hashes, order_of
+from mlexporter.pending.hashing import Filter, Hashes, ordered
 from mlexporter.pending.records import Arrivals, VersionKey
 from mlexporter.pending.state import EVER, Added, State, Version
 from mlexporter.pending.tables import EarlyRow, Tables
@@ -104,41 +104,40 @@ class Rows:
         model = key[0]
         known = self._filter(model)
         hashes = column.hashes()
-        order = order_of(hashes)
-        ordered = hashes[order]
-        again = np.append(False, ordered[1:] == ordered[:-1])
-        wanted = known.add(ordered)
+        order, found = ordered(hashes)
+        again = np.append(False, found[1:] == found[:-1])
+        wanted = known.add(found)
         for other, version in self._versions(model) if len(wanted) else ():
             for _, which, _ in _find(version, wanted):
                 if other == key:
-                    again |= np.isin(ordered, wanted[which])
+                    again |= np.isin(found, wanted[which])
                 else:
                     added.ids.setdefault(model, []).append(wanted[which])
         if again.any():
-            column = column.rows(np.sort(order[~again]))
-            hashes = hashes[np.sort(order[~again])]
-            order = order_of(hashes)
-            ordered = hashes[order]
+            chosen = np.sort(order[~again])
+            column, hashes = column.rows(chosen), hashes[chosen]
+            order, found = ordered(hashes)
         if not len(hashes):
             return
-        early = self._early.having(ordered) if self._draft.labels[model] else ordered[:0]
+        early = self._early.having(found) if self._draft.labels[model] else found[:0]
         added.ids.setdefault(model, []).append(early)
         version = self._draft.versions.get(key) or Version(self._tables.add_version(key, EVER))
-        added.tracked[key], added.firsts[key], added.orders[key] = len(hashes), version.end, column.order()
-        block = Block(0, version.end, ordered, order.astype(np.uint32), *column.runs())
-        self._append(key, version, block, column.values())
+        added.tracked[key], added.firsts[key], added.orders[key] = len(hashes), version.end, column.order
+        block = Block(0, version.end, found, order.astype(np.uint32), *column.runs())
+        self._append(key, version, block, hashes, column.values())
 
-    def _append(self, key: VersionKey, version: Version, block: Block, values: Values) -> None:
-        """Write a block, together with small ones before it."""
+    def _append(self, key: VersionKey, version: Version, block: Block, hashes: Hashes, values: Values) -> None:
+        """Write a block of hashes in the order of arrival, together with small ones before it."""
         block.number = number = self._tables.new_number()
         more = mergeable([*(old.size for old in version.blocks), block.size]) - 1
         if more > 0:
             old = version.blocks[-more:]
             block = merged(number, [*old, block])
+            hashes = block.arrived()
             values = together([*(self._tables.packed(part.number).all() for part in old), values])
             self._tables.delete_blocks(old)
         blocks = (*version.blocks[: len(version.blocks) - max(0, more)], block)
-        self._tables.add_block(version.number, block, values)
+        self._tables.add_block(version.number, block, hashes, values)
         self._draft.versions[key] = msgspec.structs.replace(version, blocks=blocks)
 
     def _filter(self, model: str) -> Filter:
@@ -168,16 +167,16 @@ class Rows:
             for key, version in self._versions(model):
                 for block, which, rows in _find(version, wanted):
                     first = added.firsts.get(key, version.end)
+                    order = added.orders[key]() if block.end > first else None
                     names = wanted[which].view(np.int64).tolist()
                     for hashed, place, row in zip(
                         names, rows.tolist(), self._rows(key, version, block, rows), strict=True
                     ):
                         family = families.setdefault((model, hashed), Family(model))
-                        if block.first + place < first:
+                        if order is None or block.first + place < first:
                             family.rows.append(row)
                         else:
-                            order = int(added.orders[key][block.first + place - first])
-                            arrivals.append((order, family, row))
+                            arrivals.append((int(order[block.first + place - first]), family, row))
         for _, family, row in sorted(arrivals, key=lambda arrival: arrival[0]):
             family.arrive(row, outcome)
         return families
@@ -249,7 +248,8 @@ class Rows:
         lost = {}
         for key, version in list(self._draft.versions.items()):
             limit = max(version.before, before(key[0]))
-            if any(((block.times >= version.before) & (block.times < limit)).any() for block in version.blocks):
+            old = [block for block in version.blocks if block.earliest < limit]
+            if any(((block.times >= version.before) & (block.times < limit)).any() for block in old):
                 lost[key] = self._give_up(key, version.first, limit)
         return {key: number for key, number in lost.items() if number}
 
@@ -276,6 +276,9 @@ class Rows:
         waiting = labelled = empty = 0
         leading = True
         for block in version.blocks:
+            if block.whole(first, before):
+                leading = False
+                continue
             kept = block.kept(first, before)
             gone, told = block.kept(version.first, version.before) & ~kept, block.labelled()
             waiting += int((gone & ~told).sum())
