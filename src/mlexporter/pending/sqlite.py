@@ -19,7 +19,13 @@ from mlexporter.pending.state import State
 from mlexporter.pending.tables import OLDEST_LABELS, PAST_LABELS, SCHEMA, SCHEMA_VERSION, Tables
 from mlexporter.pending.waiting import Rows
 
-_CACHE_KIB: Final = 4096
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "cache_size = -4096",  # KiB
+    # some builds write zeros over all that is deleted: as much again as was written, and it is soon written over anyway
+    "secure_delete = FAST",
+)
 _BUSY_SECONDS: Final = 1.0
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _TEMPORARY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -200,7 +206,7 @@ class SqliteStore:
             (entries,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             if version != SCHEMA_VERSION and (version or entries):
                 raise _OtherSchemaError(f"its schema has version {version}, not {SCHEMA_VERSION}")
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"cache_size = -{_CACHE_KIB}"):
+            for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             if not version:
                 connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
