@@ -239,7 +239,7 @@ def pack(values: Values) -> list[Piece]:
     if isinstance(values, np.ndarray):
         return [_NUMBERS, values.astype("<f8", copy=False).data]
     lengths = np.fromiter(map(len, values), "<u4", len(values))
-    return [_TEXTS, len(values).to_bytes(4, "little"), lengths.data, *values]
+    return [_TEXTS, len(values).to_bytes(4, "little"), lengths.data, b"".join(values)]
 
 
 class Packed:
