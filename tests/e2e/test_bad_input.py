@@ -295,7 +295,8 @@ def test_ten_thousand_unknown_columns(exporter: Exporter) -> None:
     )
     assert unknown == 3 * (2 * 10_000 + 10_000) + 10_000
     assert neighbours(exporter) == neighbours_before + 12
-    assert len(after) == len(before)
+    # labels that tests before this one sent are told of up to 3 s later
+    assert {each for each in after.keys() ^ before.keys() if not each[0].startswith("mlexporter_labels_")} == set()
     # a model that is learned has at most discovery.max_columns
     for _ in range(30):
         assert exporter.post({"model": "wide", "samples": [{"features": many}] * 10}).json()["accepted"] == 10
